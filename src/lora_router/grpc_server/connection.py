@@ -30,6 +30,8 @@ from lora_router.grpc_server.stream import OVER, Call, Stream
 from lora_router.grpc_server.stream_ends import StreamEnds, TurnOver
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 
+_UNTIMED = 2
+"""Frames after which the clock is looked at. Most reads have no more, and pay nothing for it."""
 _SHORT = 4096
 """Bytes of a read that is handled in one turn, whatever it contains: its frames are few."""
 
@@ -78,7 +80,9 @@ class Connection(StreamEnds):
         """The violation by the peer that ended the connection, if there was one."""
         self.behind = False
         """Whether frames have arrived that are not handled yet."""
+        self._turn_seconds = limits.turn_seconds
         self._turn_ends = 0.0
+        """When the turn has taken its time; 0: nobody has looked at the clock yet."""
         self._unfinished: tuple[Stream, Payload, bool] | None = None
         """What is left of the last frame: its stream, its bytes, and whether they end the request.
         No other frame is handled before it."""
@@ -98,17 +102,42 @@ class Connection(StreamEnds):
 
     # Called by the owner
 
-    def receive(self, data: bytes, turn: Iterable[Frame] | None = None) -> None:
+    # Every frame passes here, so that parts of it are no calls.
+    def receive(  # noqa: C901, PLR0912
+        self, data: bytes, turn: Iterable[Frame] | None = None
+    ) -> None:
         """Handle bytes from the peer, as many as one turn allows; ``turn``: earlier frames."""
         if turn is None:
             if self.behind or self.failure is not None or len(data) > _SHORT:
                 self._receive_much(data)
                 return
             self._input = turn = self._reader.feed(data)
+            self._turn_ends = 0.0
+        else:
+            self._turn_ends = self._now() + self._turn_seconds
         self._last_seen = self._last
+        handled = 0
         try:
             try:
-                self._take_turn(turn)
+                if self._unfinished is not None:
+                    unfinished, self._unfinished = self._unfinished, None
+                    self._take_rest(*unfinished)
+                for kind, flags, number, payload in turn:
+                    try:
+                        if not self._plain:
+                            self._on_special(kind, flags, number, payload)
+                        elif kind == frames.DATA:
+                            self._on_data(flags, number, payload)
+                        elif kind == frames.HEADERS:
+                            self._on_headers(flags, number, payload)
+                        else:
+                            on_kind = self._kinds.get(kind, self.control.on_unknown)
+                            on_kind(flags, number, payload)
+                    except StreamError as violation:
+                        self._reset(number, violation)
+                    handled += 1
+                    if handled > _UNTIMED and self._is_late():
+                        raise TurnOver
             except TurnOver:
                 self.behind = True
             if self.outbox.queued:
@@ -116,27 +145,12 @@ class Connection(StreamEnds):
         except PeerError as violation:
             self.fail(violation)
 
-    def _take_turn(self, turn: Iterable[Frame]) -> None:
-        now = self._now
-        self._turn_ends = ends_at = now() + self._limits.turn_seconds
-        if self._unfinished is not None:
-            unfinished, self._unfinished = self._unfinished, None
-            self._take_rest(*unfinished)
-        for kind, flags, number, payload in turn:
-            try:
-                if not self._plain:
-                    self._on_special(kind, flags, number, payload)
-                elif kind == frames.DATA:
-                    self._on_data(flags, number, payload)
-                elif kind == frames.HEADERS:
-                    self._on_headers(flags, number, payload)
-                else:
-                    on_kind = self._kinds.get(kind, self.control.on_unknown)
-                    on_kind(flags, number, payload)
-            except StreamError as violation:
-                self._reset(number, violation)
-            if now() > ends_at:
-                raise TurnOver
+    def _is_late(self) -> bool:
+        """Return whether the turn has taken its time, from its start or the first call."""
+        now = self._now()
+        if not self._turn_ends:
+            self._turn_ends = now + self._turn_seconds
+        return now > self._turn_ends
 
     def proceed(self) -> None:
         """Handle frames that have arrived, as many as one turn allows."""
@@ -252,7 +266,7 @@ class Connection(StreamEnds):
     def _take_rest(self, stream: Stream, rest: Payload | None, ends: bool) -> None:
         """Handle the rest of a DATA frame with many messages, as far as the turn allows."""
         while rest is not None:
-            if self._now() > self._turn_ends:
+            if self._is_late():
                 self._unfinished = stream, rest, ends
                 raise TurnOver
             rest = stream.call.data(rest)

@@ -512,7 +512,6 @@ class TestOutOfOrder:
         assert "ZeroDivisionError" in caplog.text
         assert "sql-lora" not in caplog.text
 
-
     def test_a_request_whose_renaming_fails_counts_on_no_pod(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -221,7 +221,7 @@ class Slow(RawPeer):
 def test_a_turn_ends_after_some_milliseconds() -> None:
     peer = Slow(seconds=0.001)
     peer.open()
-    frames_of_one = frame(frames.DATA, 0, 1, message(b"mute")) * 10
+    frames_of_one = frame(frames.DATA, 0, 1, message(b"mute".ljust(500))) * 10
 
     assert peer.turns(frames_of_one) == [3, 3, 3, 1]
 
@@ -230,7 +230,8 @@ def test_a_frame_with_many_messages_is_handled_in_parts_and_before_what_follows(
     peer = Slow(seconds=0.0001)
     peer.open()
     peer.open(3)
-    many = b"".join(message(b"mute %d" % number) for number in range(100))
+    said = [b"mute %60d" % number for number in range(100)]
+    many = b"".join(map(message, said))
     data = frame(frames.DATA, frames.END_STREAM, 1, many) + frame(
         frames.DATA, frames.END_STREAM, 3, message(b"mute, and last")
     )
@@ -238,7 +239,7 @@ def test_a_frame_with_many_messages_is_handled_in_parts_and_before_what_follows(
     turns = peer.turns(data)
 
     assert turns == [32, 32, 32, 5]
-    assert peer.messages == [*(b"mute %d" % number for number in range(100)), b"mute, and last"]
+    assert peer.messages == [*said, b"mute, and last"]
     assert peer.idle
 
 
@@ -246,7 +247,7 @@ def test_the_rest_of_a_frame_dies_with_its_stream_and_its_connection() -> None:
     for ends in ("stream", "connection"):
         peer = Slow(seconds=0.0001)
         peer.open()
-        peer.connection.receive(frame(frames.DATA, 0, 1, message(b"mute") * 100))
+        peer.connection.receive(frame(frames.DATA, 0, 1, message(b"mute".ljust(60)) * 100))
         assert peer.connection.behind
         if ends == "stream":
             peer.connection.let_go()
