@@ -187,7 +187,7 @@ def _unavailable_answer(refused: Refused) -> ErrorAnswer:
         case _:  # Refusal.SHUTTING_DOWN
             return _unavailable(
                 "router_draining",
-                "The router shut down while the request waited for a pod. Retry later.",
+                "The router shut down before it decided about the request. Retry later.",
                 headers=(_RETRY_AFTER,),
             )
 
@@ -289,6 +289,15 @@ def overloaded_answer() -> ErrorAnswer:
         "The router has no memory left for the request body. Retry later.",
         kind="service_unavailable_error",
         marker=("x-error-overloaded", b"true"),
+        headers=(_RETRY_AFTER,),
+    )
+
+
+def failure_answer() -> ErrorAnswer:
+    """Return the response to a request about which the router cannot decide, for its own fault."""
+    return _unavailable(
+        "router_unavailable",
+        "The router failed before it decided about the request. Retry later.",
         headers=(_RETRY_AFTER,),
     )
 

@@ -207,6 +207,8 @@ class GrpcioTransport:
             if writer.ended is None and not self._draining:
                 raise
             task.uncancel()
+            if writer.ended is None:
+                await writer.send(session.draining())
         finally:
             session.end()
             memory.release()
@@ -295,6 +297,8 @@ class _Writer:
             while self._queue and self.ended is None:
                 output = self._queue.popleft()
                 if isinstance(output, EndStream):
+                    if output.answer:
+                        await self._context.write(output.answer)
                     self.ended = output
                     self._cancel()
                 else:

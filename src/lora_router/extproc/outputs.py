@@ -1,7 +1,7 @@
 """What a session returns to its transport."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -12,6 +12,9 @@ class EndStream:
 
     code: int
     message: str
+    answer: bytes = field(default=b"", compare=False)
+    """The message to send before it: the answer to a client whose request is not decided. Without
+    one, a gateway that fails open would forward the request as it is. Empty: there is none."""
 
 
 class BodyPiece(Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ from lora_router.extproc.errors import (
     body_answer,
     cut_body_answer,
     encoding_answer,
+    failure_answer,
     for_anthropic,
     headers_answer,
     path_answer,
@@ -24,6 +25,7 @@ from lora_router.extproc.response_side import ResponseSide
 from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS
 from lora_router.fleet.pod_calls import PodRequest
 from lora_router.routing.refusal import Refused
+from lora_router.routing.waiting_queue import Held
 
 HOLD_MARGIN_SECONDS = 2.0
 """Added to the time that Envoy is asked to wait for a held request, so that the router answers
@@ -140,17 +142,34 @@ class OwnAnswers(ResponseSide):
         return self._refuse("path-refused", answer)
 
     def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
-        """Refuse a request that never reached the director."""
+        """Refuse a request about which the director does not decide, or no more."""
+        if isinstance(self._held, Held):
+            self._held.withdraw()
         self.context.observer.decided("none", "refused", reason, 0.0)
         self._note_own("none", "refused", reason, answer.status)
         return self._answer_client(answer)
 
     def _answer_client(self, answer: ErrorAnswer) -> Outputs:
-        rule, headers = self._place.rule, self._headers
         told = self._end_by_own_answer()
+        return (answers.immediate(self._shaped(answer)) + told,)
+
+    def _answer_to_failure(self) -> bytes:
+        """Return what the client is told whose request is not decided, for a fault."""
+        try:
+            request_id = self._headers.request_id or self._make_id()
+            return answers.immediate(self._shaped(failure_answer())) + in_own_answer(
+                request_id, None
+            )
+        except Exception as error:  # There may be no memory for it.
+            self._log("answering a request whose session failed failed too", error)
+            return b""
+
+    def _shaped(self, answer: ErrorAnswer) -> ErrorAnswer:
+        """Return an answer in the shape of the API that the client uses."""
+        rule, headers = self._place.rule, self._headers
         if headers.api_version or (rule is not None and rule.api is Api.ANTHROPIC):
-            answer = for_anthropic(answer, headers.request_id or self._made_id)
-        return (answers.immediate(answer) + told,)
+            return for_anthropic(answer, headers.request_id or self._made_id)
+        return answer
 
     def _end_by_own_answer(self) -> bytes:
         """End the request. Return what its answer tells the client and Envoy of it."""

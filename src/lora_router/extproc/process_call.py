@@ -1,6 +1,7 @@
 """The method ``Process`` on the built-in gRPC server. Each call carries a session. No I/O."""
 
 import logging
+from collections.abc import Callable
 
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.outputs import BodyPiece, Outputs
@@ -92,8 +93,25 @@ class ProcessCall(MessageCall):
         self._send(self._session.overloaded())
 
     def let_go(self) -> None:
-        """End the stream with status OK, which Envoy treats as "no further changes"."""
+        """End the stream with status OK, which Envoy treats as "no further changes".
+
+        A request that is not decided is refused first.
+        """
+        self._answer_first(Session.draining)
         self.finish(OK)
+
+    def failed(self, code: int, message: str) -> None:
+        """End the stream with an error. The client is answered first, if nothing is decided."""
+        self._answer_first(lambda session: session.failed(code))
+        self.finish(code, message)
+
+    def _answer_first(self, answer: Callable[[Session], Outputs]) -> None:
+        """Send what a session answers, before its stream ends in any case."""
+        try:
+            if self.is_open:
+                self._send(answer(self._session))
+        except Exception:
+            log.exception("a request could not be answered before the end of its stream")
 
     def _send(self, outputs: Outputs) -> None:
         for output in outputs:
@@ -102,6 +120,8 @@ class ProcessCall(MessageCall):
             elif isinstance(output, BodyPiece):
                 self.stream.send_parts(output.head, output.body)
             else:
+                if output.answer:
+                    self.stream.send_message(output.answer)
                 self.finish(output.code, output.message)
                 return
 
@@ -134,5 +154,5 @@ class ProcessCall(MessageCall):
                 self._count(session)
         except Exception:
             log.exception("sending a late answer failed; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
         self.stream.wake()

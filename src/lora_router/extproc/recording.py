@@ -233,11 +233,16 @@ class Recording:
                 if not answer.from_the_pod:
                     decision.details = answer.details[:MAX_NAME]
 
-    def _note_cut(self, code: int) -> None:
-        """Record that the router ends the stream with a status, because it must not go on."""
+    def _note_cut(self, code: int, status: int) -> None:
+        """Record that the router ends the stream with a status, because it must not go on.
+
+        Args:
+            code: The status of gRPC.
+            status: The status of HTTP that the client gets; 0: it gets none from the router.
+        """
         decision = self._record()
         if decision is not None and not decision.number:
-            decision.reason = _CUT.get(code, _PROTOCOL_ERROR)
+            decision.reason, decision.status = _CUT.get(code, _PROTOCOL_ERROR), status
 
     def _note_end(self) -> None:
         """Complete the record of the request, if it is recorded."""

@@ -28,7 +28,7 @@ from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.path_rules import PathRule
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.renamed import FELL_BACK, Original, answer_in_pieces, answer_piece
-from lora_router.extproc.states import ANSWERED, OVER, START, State
+from lora_router.extproc.states import ANSWERED, OVER, START, UNDECIDED, State
 from lora_router.extproc.stream_setup import Setup
 from lora_router.extproc.usage_metadata import with_metadata
 from lora_router.extproc.usage_side import UsageSide
@@ -42,6 +42,7 @@ log = logging.getLogger("lora_router.extproc")
 _RESPONSE_HEADERS_PASS: tuple[bytes, ...] = (answers.CONTINUE_RESPONSE_HEADERS,)
 _REDIRECTION = 300
 """Statuses below are successes."""
+_UNAVAILABLE = 503
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
 
 
@@ -116,11 +117,24 @@ class ResponseSide(UsageSide):
         if self._arrived_at is not None:
             self._note_end()
 
-    def end_stream(self, code: int, message: str) -> Outputs:
-        """End the stream with a gRPC status."""
-        self._note_cut(code)
+    def end_stream(self, code: int, message: str, state: State | None = None) -> Outputs:
+        """End the stream with a gRPC status, and answer the client if nothing is decided.
+
+        Args:
+            code: The status.
+            message: What the status says.
+            state: The state before what ends the stream, if that may have changed it.
+        """
+        answer = b""
+        if (self.state if state is None else state) in UNDECIDED:
+            answer = self._answer_to_failure()
+        self._note_cut(code, _UNAVAILABLE if answer else 0)
         self.end()
-        return (EndStream(code, f"lora-router: {message}"),)
+        return (EndStream(code, f"lora-router: {message}", answer),)
+
+    def _answer_to_failure(self) -> bytes:
+        """Return what the client is told whose request is not decided, for a fault."""
+        raise NotImplementedError
 
     def _make_id(self) -> str:
         """Give the request an ID, because it has none. Return the ID."""
@@ -309,12 +323,12 @@ class ResponseSide(UsageSide):
 
     def _send_late(self, make: Callable[[], Outputs]) -> None:
         """Send what a request gets that waited, which is not the result of a message from Envoy."""
-        self._held = None
+        self._held, state = None, self.state
         try:
             outputs = make()
         except Exception as error:
             self._log("answering a held request failed; its stream is closed with INTERNAL", error)
-            outputs = self.end_stream(INTERNAL, "internal error")
+            outputs = self.end_stream(INTERNAL, "internal error", state)
         self._on_late(outputs)
 
     def _log(self, message: str, error: Exception | None = None) -> None:

@@ -25,6 +25,8 @@ actions. The rules:
 - The stream stays open until the HTTP exchange ends. After a refusal the session answers nothing.
 - An event that the table does not contain ends the stream with FAILED_PRECONDITION. A message that
   cannot be parsed ends it with INVALID_ARGUMENT. No exception leaves a session.
+- Whatever ends the stream before the request is decided (``UNDECIDED``), the client is answered
+  first. A gateway that fails open would otherwise forward the request as it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lora_router.extproc import answers
-from lora_router.extproc.errors import overloaded_answer
+from lora_router.extproc.errors import overloaded_answer, refusal_answer
 from lora_router.extproc.event_reader import UnreadableMessageError, read_event
 from lora_router.extproc.events import (
     KINDS,
@@ -47,7 +49,7 @@ from lora_router.extproc.events import (
     ResponseTrailers,
 )
 from lora_router.extproc.exchange import Exchange
-from lora_router.extproc.outputs import Outputs
+from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS
 from lora_router.extproc.states import (
     ANSWERED,
@@ -58,6 +60,7 @@ from lora_router.extproc.states import (
     PIECES,
     ROUTED,
     START,
+    UNDECIDED,
     WHOLE_BODY,
     State,
 )
@@ -67,10 +70,11 @@ from lora_router.grpc_server.status import (
     INVALID_ARGUMENT,
     RESOURCE_EXHAUSTED,
 )
+from lora_router.routing.refusal import Refusal, Refused
 
 _PIECES_ROOM = 16 * 1024
 """Bytes that the messages of a body may have beside the body."""
-_BEFORE_DECISION = (START, WHOLE_BODY, PIECES)
+_BODY_ARRIVES = (START, WHOLE_BODY, PIECES)
 
 Action = Callable[[Exchange, Any], Outputs]
 
@@ -181,7 +185,7 @@ class Session(Exchange):
             return self.end_stream(INVALID_ARGUMENT, "not a ProcessingRequest message")
         except Exception as error:
             self._log("an ext_proc session failed; its stream is closed with INTERNAL", error)
-            return self.end_stream(INTERNAL, "internal error")
+            return self.end_stream(INTERNAL, "internal error", state)
 
     def half_closed(self) -> Outputs:
         """Handle that the gateway has closed its side: it sends nothing more on this stream.
@@ -193,11 +197,12 @@ class Session(Exchange):
             What to send. The stream ends after that, or after late output while the session is
             held.
         """
+        state = self.state
         try:
             return self.request_ended()
         except Exception as error:
             self._log("an ext_proc session failed; its stream is closed with INTERNAL", error)
-            return self.end_stream(INTERNAL, "internal error")
+            return self.end_stream(INTERNAL, "internal error", state)
 
     @property
     def is_held(self) -> bool:
@@ -226,16 +231,41 @@ class Session(Exchange):
 
         Envoy grants more time only once for each message.
         """
-        if self.state not in _BEFORE_DECISION:
+        if self.state not in _BODY_ARRIVES:
             return ()
         hold = self.context.director.max_hold_seconds
         return (answers.more_time(hold + HOLD_MARGIN_SECONDS + seconds),)
 
     def overloaded(self) -> Outputs:
         """Refuse the request, because there is no memory for its body."""
-        if self.state in _BEFORE_DECISION:
+        if self.state in UNDECIDED:
             return self._refuse("router-overloaded", overloaded_answer())
         return self.end_stream(RESOURCE_EXHAUSTED, "no memory is left for a message")
+
+    # The transport ends the stream
+
+    def failed(self, code: int) -> Outputs:
+        """Answer the client, because its stream ends with an error that the transport found.
+
+        Args:
+            code: The gRPC status with which the transport will end the stream.
+
+        Returns:
+            Nothing, if the request is decided.
+        """
+        if self.state not in UNDECIDED:
+            return ()
+        if code == RESOURCE_EXHAUSTED:  # A message is longer than the transport reads.
+            return self._too_large()
+        (end,) = self.end_stream(code, "")
+        return (end.answer,) if isinstance(end, EndStream) and end.answer else ()
+
+    def draining(self) -> Outputs:
+        """Refuse the request if it is not decided, because the router stops now."""
+        if self.state not in UNDECIDED:
+            return ()
+        refused = refusal_answer(Refused(Refusal.SHUTTING_DOWN))
+        return self._refuse(Refusal.SHUTTING_DOWN.value, refused)
 
 
 def _why_refused(state: State, event: Event) -> str:

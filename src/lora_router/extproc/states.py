@@ -28,3 +28,7 @@ class State(IntEnum):
 
 # Module-level names, because each access to a member of an enumeration searches its class.
 START, WHOLE_BODY, PIECES, HELD, HELD_WITH_TRAILERS, PASSING, ROUTED, ANSWERED, OVER = State
+
+UNDECIDED = (START, WHOLE_BODY, PIECES, HELD, HELD_WITH_TRAILERS)
+"""The states in which the gateway waits for the decision. If the router ends the stream in one of
+them, it answers the client first: a gateway that fails open would forward the request as it is."""

@@ -10,6 +10,9 @@ The rules:
   that was let in can finish, whatever other streams do.
 - Streams for which there is no room wait in order of arrival, with closed windows and with what
   they already hold. Who has waited too long is refused.
+- Short streams do not wait for long ones: a quarter of what can be reserved is kept for them, and
+  while a long one waits, they have no more than that. So neither keeps the other out.
+- A stream that receives nothing although it has a reservation loses it to those that wait.
 - What is held is always counted. If small streams need room, the stream that waits and came last is
   refused. If none waits, the stream that needs the room is refused.
 - Output that the peer does not take counts too, so that nothing is let in for which memory lacks.
@@ -18,11 +21,17 @@ The rules:
 from collections.abc import Callable
 from typing import Protocol
 
+from lora_router.grpc_server.waiting_bodies import LOOK_SECONDS, Stalls, WaitingBodies
+
 CallLater = Callable[[float, Callable[[], None]], Callable[[], object]]
 """Calls a function once after a number of seconds; returns a function that cancels the call."""
 
 _SHARE_OF_SMALL = 4
 """One part of so many is kept for small streams."""
+_SHARE_OF_SHORT = 4
+"""One part of so many of what can be reserved is kept for short streams."""
+_SHORT = 128
+"""A stream that expects one part of so many of what can be reserved, or less, is short."""
 _GRACE_SECONDS = 10.0
 _SLOWEST = 256 * 1024
 """Bytes that a stream with a reservation must receive in each second after the first
@@ -68,8 +77,14 @@ class Budget:
         self.wait_seconds = wait_seconds
         self.largest = limit - limit // _SHARE_OF_SMALL
         """Bytes that can be reserved, which also bounds what one stream may expect."""
+        self.short = self.largest // _SHORT
+        """A stream that expects so many bytes or fewer is short."""
+        self._kept = self.largest // _SHARE_OF_SHORT if self.short > small else 0
+        """Bytes that are kept for short streams, if there are any that may have to wait."""
         self.reserved = 0
         """Bytes of streams that have a reservation."""
+        self._reserved_long = 0
+        """Those of long streams."""
         self.loose = 0
         """Bytes held by streams without a reservation."""
         self.output = 0
@@ -79,8 +94,8 @@ class Budget:
         self._now = now
         self._call_later = call_later
         self._admitted: dict[Account, None] = {}
-        self._queue: dict[Account, float] = {}
-        """The streams that wait, in order of arrival, with the time at which each is refused."""
+        self._waiting: WaitingBodies[Account] = WaitingBodies()
+        self._stalls: Stalls[Account] = Stalls()
         self._cancel_timer: Callable[[], object] | None = None
 
     @property
@@ -91,12 +106,12 @@ class Budget:
     @property
     def waiting(self) -> int:
         """The number of streams that wait."""
-        return len(self._queue)
+        return len(self._waiting)
 
     def count_output(self, change: int) -> None:
         """Count bytes that wait because a peer does not read; negative: they have left."""
         self.output += change
-        if change < 0 and self._queue:
+        if change < 0 and self._waiting:
             self._admit_next()
 
     # Called by accounts
@@ -104,17 +119,20 @@ class Budget:
     def charge(self, account: "Account") -> None:
         """Count what an account holds or has reserved now."""
         size = max(account.reserved, account.held + account.kept)
+        if account.charged and size > account.reserved > 0:
+            # It holds what it was let in for, and the start of more.
+            self._count(account, -account.charged)
+            self.loose += account.charged
+            account.reserved = 0
+            self._admitted.pop(account, None)
         change = size - account.charged
         if not change:
             return
         account.charged = size
-        if account.reserved:
-            self.reserved += change
-        else:
-            self.loose += change
+        self._count(account, change)
         if change > 0:
             self._make_room(account)
-        elif self._queue:
+        elif self._waiting:
             self._admit_next()
 
     def admit(self, account: "Account", size: int) -> bool:
@@ -122,65 +140,80 @@ class Budget:
         if size > self.largest:
             self._refuse(account)
             return False
-        if not self._queue and self._fits(account, size):
+        waiting = self._waiting
+        queue = waiting.long if size > self.short else waiting.short
+        if not queue and self._fits(account, size):
             self._reserve(account, size)
             return True
         account.wanted = size
-        self._queue[account] = self._now() + self.wait_seconds
+        queue[account] = self._now() + self.wait_seconds
         if self._cancel_timer is None:
-            self._cancel_timer = self._call_later(self.wait_seconds, self._expire)
+            self._look_later()
         account.holder.must_wait()
         return False
 
     def release(self, account: "Account") -> None:
         """Remove what an account held and reserved."""
-        queued = self._queue.pop(account, None)
+        waited = self._waiting.remove(account)
         self._admitted.pop(account, None)
-        if account.reserved:
-            self.reserved -= account.charged
-        else:
-            self.loose -= account.charged
+        self._count(account, -account.charged)
         account.charged = account.reserved = account.wanted = 0
-        if self._queue:
+        if self._waiting:
             self._admit_next()
-        elif queued is not None:
+        elif waited:
             self._stop_timer()
 
     # Inside
 
+    def _count(self, account: "Account", change: int) -> None:
+        if not account.reserved:
+            self.loose += change
+            return
+        self.reserved += change
+        if account.is_long:
+            self._reserved_long += change
+
     def _fits(self, account: "Account", size: int) -> bool:
-        reserved = self.reserved + self.output + size
-        loose = self.loose
-        if account.reserved:
-            reserved -= account.charged
-        else:
+        reserved, long, loose = self.reserved, self._reserved_long, self.loose
+        if not account.reserved:
             loose -= account.charged
+        else:
+            reserved -= account.charged
+            if account.is_long:
+                long -= account.charged
+        if size > self.short:
+            if long and long + size > self.largest - self._kept:
+                return False
+        elif self._waiting.long and reserved - long + size > self._kept:
+            return False
+        reserved += self.output + size
         return reserved <= self.largest and reserved + loose <= self.limit
 
     def _reserve(self, account: "Account", size: int) -> None:
-        if account.reserved:
-            self.reserved -= account.charged
-        else:
-            self.loose -= account.charged
+        self._count(account, -account.charged)
         account.wanted = 0
         account.reserved = account.charged = size
-        account.admitted_at, account.admitted_with = self._now(), account.held + account.kept
-        self.reserved += size
+        account.is_long = size > self.short
+        account.admitted_at, account.admitted_with = self._now(), account.received
+        self._count(account, size)
         self._admitted[account] = None
 
     def _admit_next(self) -> None:
-        while self._queue:
-            account = next(iter(self._queue))
-            if not self._fits(account, account.wanted):
-                return
-            del self._queue[account]
+        while True:
+            for account in self._waiting.first():
+                if self._fits(account, account.wanted):
+                    break
+            else:
+                break
+            self._waiting.remove(account)
             self._reserve(account, account.wanted)
             account.holder.admitted()
-        self._stop_timer()
+        if not self._waiting:
+            self._stop_timer()
 
     def _make_room(self, account: "Account") -> None:
         while self.used > self.limit:
-            last = next(reversed(self._queue), account)
+            last = self._waiting.last() or account
             self._refuse(last)
             if last is account:
                 return
@@ -191,22 +224,31 @@ class Budget:
         account.clear()
         account.holder.refused()
 
-    def _expire(self) -> None:
+    def _look(self) -> None:
+        """Refuse streams that have stalled while others wait, and those that waited too long."""
         self._cancel_timer = None
-        now = self._now()
-        for account in [each for each in self._admitted if _is_slow(each, now)]:
-            self._refuse(account)
-        for account, until in list(self._queue.items()):
-            if until > now:
+        for account in self._stalls.look(self._admitted):
+            if not self._waiting:
                 break
-            # An earlier refusal may have made room for this one.
-            if account in self._queue:
+            self._refuse(account)
+        now = self._now()
+        overdue = self._waiting.overdue(now)
+        if overdue:
+            for account in [each for each in self._admitted if _is_slow(each, now)]:
                 self._refuse(account)
-        if self._queue and self._cancel_timer is None:
-            first = next(iter(self._queue.values()))
-            self._cancel_timer = self._call_later(max(0.0, first - now), self._expire)
+        for account in overdue:
+            # An earlier refusal may have made room for this one.
+            if account in self._waiting:
+                self._refuse(account)
+        if self._waiting and self._cancel_timer is None:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        seconds = min(self._waiting.next_due() - self._now(), LOOK_SECONDS)
+        self._cancel_timer = self._call_later(max(0.0, seconds), self._look)
 
     def _stop_timer(self) -> None:
+        self._stalls.forget()
         if self._cancel_timer is not None:
             self._cancel_timer()
             self._cancel_timer = None
@@ -214,7 +256,7 @@ class Budget:
 
 def _is_slow(account: "Account", now: float) -> bool:
     seconds = now - account.admitted_at - _GRACE_SECONDS
-    received = account.held + account.kept - account.admitted_with
+    received = account.received - account.admitted_with
     return account.lacks > 0 and seconds > 0 and received < seconds * _SLOWEST
 
 
@@ -229,6 +271,7 @@ class Account:
         "charged",
         "held",
         "holder",
+        "is_long",
         "is_refused",
         "kept",
         "message",
@@ -255,7 +298,14 @@ class Account:
         self.admitted_at = 0.0
         self.admitted_with = 0
         """Bytes that had arrived at that time."""
+        self.is_long = False
+        """Whether what it has reserved was that of a long stream."""
         self.is_refused = False
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived and that it holds."""
+        return self.held + self.kept
 
     @property
     def lacks(self) -> int:
@@ -269,6 +319,18 @@ class Account:
         self.held, self.message = held, message
         self._changed()
 
+    def taken(self, held: int, message: int) -> None:
+        """State the same after a message is complete that the call has not handled yet.
+
+        What was counted for it stays so until ``settle``: the call may keep what it says.
+        """
+        self.held, self.message = held, message
+
+    def settle(self) -> None:
+        """Count what is held and kept now that the messages are handled."""
+        if not self.is_refused:
+            self._changed()
+
     def keep(self, kept: int, body: int) -> None:
         """State how many bytes of a body are collected, and how many it may have.
 
@@ -279,6 +341,10 @@ class Account:
         if self.is_refused:
             return
         self.kept, self.body = kept, body
+        if self.reserved and not body:
+            # It may have reserved far more, if its length was not known.
+            needed = max(self.held + kept, self.message)
+            self.reserved = min(self.reserved, needed) or self.reserved
         self._changed()
 
     def lets_in(self) -> bool:

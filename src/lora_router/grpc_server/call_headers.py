@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lora_router.grpc_server.headers import Headers
+from lora_router.grpc_server.outline import ENTRY_OVERHEAD
 from lora_router.grpc_server.violations import ErrorCode, StreamError
 
 _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
@@ -18,8 +19,6 @@ _BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9a-z]")
 _BAD_VALUE = re.compile(rb"[\0\r\n]")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_ENTRY_OVERHEAD = 32
-"""Bytes that each header counts beyond its name and value (RFC 9113, section 6.5.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def read_call_headers(headers: Headers) -> CallHeaders:
     fields: dict[bytes, bytes] = {}
     size = 0
     for name, value in headers:
-        size += len(name) + len(value) + _ENTRY_OVERHEAD
+        size += len(name) + len(value) + ENTRY_OVERHEAD
         if name[:1] != b":":
             _check_field(name, value)
             fields.setdefault(name, value)

@@ -4,12 +4,12 @@
 and answer through their streams. The rules:
 
 - No input raises an exception out of this module. A violation ends its stream or the connection.
-- ``receive`` handles a bounded number of frames. While ``behind``, the owner gives the connection
-  further turns with ``proceed``, and not before ``pause`` seconds have passed.
+- ``receive`` handles a bounded number of frames, and no further one when the turn has taken its
+  time (``Limits.turn_seconds``). A frame with many messages is handled in parts. While ``behind``,
+  the owner gives the connection further turns with ``proceed``, and not before ``pause`` seconds
+  have passed.
 - A failed connection sends GOAWAY, ignores further input, and is closed by its owner.
-- Every call ends exactly once: it finishes, or it is told that its stream is gone.
-- A stream is removed as soon as both sides have ended it. Frames in transit to a stream that this
-  server ended early are ignored. Other frames for closed streams are errors.
+- ``stream_ends`` has the rules about the ends of streams.
 """
 
 from collections import deque
@@ -22,26 +22,21 @@ from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.budget import CallLater
 from lora_router.grpc_server.call_headers import CallHeaders, check_trailers, read_call_headers
 from lora_router.grpc_server.control import Control
-from lora_router.grpc_server.flow import Outbox, ReceiveWindow
+from lora_router.grpc_server.flow import ReceiveWindow
 from lora_router.grpc_server.frames import Frame, FrameReader, Payload
-from lora_router.grpc_server.headers import BlockReader
+from lora_router.grpc_server.headers import BlockReader, ListTooLongError
 from lora_router.grpc_server.limits import Limits
-from lora_router.grpc_server.resets import ResetShare
 from lora_router.grpc_server.stream import OVER, Call, Stream
+from lora_router.grpc_server.stream_ends import StreamEnds, TurnOver
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 
-_REMEMBERED_STREAMS = 256
-"""Closed streams that are remembered, to distinguish them from streams that never existed. More
-than can have frames in transit at the same time."""
+_UNTIMED = 2
+"""Frames after which the clock is looked at. Most reads have no more, and pay nothing for it."""
 _SHORT = 4096
 """Bytes of a read that is handled in one turn, whatever it contains: its frames are few."""
 
 
-class _TurnOver(Exception):  # noqa: N818 -- no error: the turn ends early
-    """The peer wastes streams faster than it may."""
-
-
-class Connection:
+class Connection(StreamEnds):
     """One connection. See the head of this file for its rules."""
 
     def __init__(
@@ -64,14 +59,13 @@ class Connection:
             call_later: Schedules the deadlines of calls.
             wake: Called when there is output that is not the result of ``receive``.
         """
+        super().__init__(bounds)
         self._open_call = open_call
+        self._now = now
         self._limits = limits
-        self._bounds = bounds
         self.call_later = call_later
         self.wake = wake
         self.budget = bounds.budget
-        self.outbox = Outbox(bounds.budget.count_output)
-        self.streams: dict[int, Stream] = {}
         self.control = Control(
             self.outbox,
             self.streams,
@@ -86,57 +80,77 @@ class Connection:
         """The violation by the peer that ended the connection, if there was one."""
         self.behind = False
         """Whether frames have arrived that are not handled yet."""
-        self.pause = 0.0
-        """Seconds for which these frames have to wait."""
+        self._turn_seconds = limits.turn_seconds
+        self._turn_ends = 0.0
+        """When the turn has taken its time; 0: nobody has looked at the clock yet."""
+        self._unfinished: tuple[Stream, Payload, bool] | None = None
+        """What is left of the last frame: its stream, its bytes, and whether they end the request.
+        No other frame is handled before it."""
         self._reader = FrameReader()
         self._input: Iterator[Frame] = iter(())
         self._more: deque[bytes] = deque()
-        self._blocks = BlockReader(read_call_headers, 4 * limits.header_list_bytes)
+        self._blocks = BlockReader(
+            read_call_headers, 4 * limits.header_list_bytes, limits.header_list_bytes
+        )
         self._window = ReceiveWindow(max(limits.connection_window, frames.DEFAULT_WINDOW))
         self._stream_top_up = limits.stream_window // 2
         self._open_block: OpenBlock | None = None
         self._plain = False
         """Whether any frame type may arrive: after the first SETTINGS, outside a header block."""
-        self._last = 0
-        self._last_seen = 0
-        """The last stream of earlier turns, whose peer can have seen an answer."""
-        self._last_allowed = frames.MAX_WINDOW
-        self._answered_early: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
-        self._closed: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
-        self._wasted = ResetShare(bounds.resets)
         self._kinds = {**self.control.kinds, frames.RST_STREAM: self._on_rst_stream}
         self.control.greet()
 
     # Called by the owner
 
-    def receive(self, data: bytes, turn: Iterable[Frame] | None = None) -> None:
+    # Every frame passes here, so that parts of it are no calls.
+    def receive(  # noqa: C901, PLR0912
+        self, data: bytes, turn: Iterable[Frame] | None = None
+    ) -> None:
         """Handle bytes from the peer, as many as one turn allows; ``turn``: earlier frames."""
         if turn is None:
             if self.behind or self.failure is not None or len(data) > _SHORT:
                 self._receive_much(data)
                 return
             self._input = turn = self._reader.feed(data)
+            self._turn_ends = 0.0
+        else:
+            self._turn_ends = self._now() + self._turn_seconds
         self._last_seen = self._last
+        handled = 0
         try:
-            for kind, flags, number, payload in turn:
-                try:
-                    if not self._plain:
-                        self._on_special(kind, flags, number, payload)
-                    elif kind == frames.DATA:
-                        self._on_data(flags, number, payload)
-                    elif kind == frames.HEADERS:
-                        self._on_headers(flags, number, payload)
-                    else:
-                        on_kind = self._kinds.get(kind, self.control.on_unknown)
-                        on_kind(flags, number, payload)
-                except StreamError as violation:
-                    self._reset(number, violation)
+            try:
+                if self._unfinished is not None:
+                    unfinished, self._unfinished = self._unfinished, None
+                    self._take_rest(*unfinished)
+                for kind, flags, number, payload in turn:
+                    try:
+                        if not self._plain:
+                            self._on_special(kind, flags, number, payload)
+                        elif kind == frames.DATA:
+                            self._on_data(flags, number, payload)
+                        elif kind == frames.HEADERS:
+                            self._on_headers(flags, number, payload)
+                        else:
+                            on_kind = self._kinds.get(kind, self.control.on_unknown)
+                            on_kind(flags, number, payload)
+                    except StreamError as violation:
+                        self._reset(number, violation)
+                    handled += 1
+                    if handled > _UNTIMED and self._is_late():
+                        raise TurnOver
+            except TurnOver:
+                self.behind = True
             if self.outbox.queued:
                 self._bounds.check_queue(self.outbox.queued, self._limits.queued_bytes)
-        except _TurnOver:
-            self.behind = True
         except PeerError as violation:
             self.fail(violation)
+
+    def _is_late(self) -> bool:
+        """Return whether the turn has taken its time, from its start or the first call."""
+        now = self._now()
+        if not self._turn_ends:
+            self._turn_ends = now + self._turn_seconds
+        return now > self._turn_ends
 
     def proceed(self) -> None:
         """Handle frames that have arrived, as many as one turn allows."""
@@ -172,50 +186,18 @@ class Connection:
     def fail(self, violation: PeerError) -> None:
         """End the connection and all its streams."""
         if self.failure is None:
-            self.failure, self.behind = violation, False
+            self.failure, self.behind, self._unfinished = violation, False, None
             self.outbox.chunks.append(frames.goaway(self._last, violation.code, violation.message))
             self._end_streams()
 
     def lost(self) -> None:
         """Handle the loss of the connection: end all streams, and free its bytes."""
         self._end_streams()
-        self.behind, self._input = False, iter(())
+        self.behind, self._input, self._unfinished = False, iter(()), None
         self._more.clear()
         self.outbox.chunks.clear()
 
-    def _end_streams(self) -> None:
-        while self.streams:
-            _, stream = self.streams.popitem()
-            self._bounds.streams -= 1
-            self._drop(stream)
-
-    def refuse_new(self) -> None:
-        """Refuse new streams from now on."""
-        if self._last_allowed == frames.MAX_WINDOW:
-            self._last_allowed = self._last
-            self.outbox.chunks.append(frames.goaway(self._last, ErrorCode.NO_ERROR))
-
-    def let_go(self) -> int:
-        """End all open calls with a status; return their number."""
-        ended = 0
-        for stream in tuple(self.streams.values()):
-            if stream.call is not OVER:
-                stream.call.let_go()
-                ended += 1
-        return ended
-
-    @property
-    def done(self) -> bool:
-        """Whether the connection can be closed: no stream is open, and new ones are refused."""
-        return not self.streams and self._last_allowed != frames.MAX_WINDOW
-
     # Called by streams
-
-    def closed(self, stream: Stream) -> None:
-        """Remove a stream that both sides have ended, or that this server ended early."""
-        if self.streams.pop(stream.id, None) is not None:
-            self._bounds.streams -= 1
-            (self._closed if stream.remote_ended else self._answered_early).append(stream.id)
 
     def refill(self, stream: Stream) -> None:
         """Let the peer send more on a stream, as far as the budget lets it in."""
@@ -268,15 +250,29 @@ class Connection:
             stream.count_content(len(payload), ends=bool(ends))
         if ends:
             stream.remote_ended = True
-            if payload:
-                stream.call.data(payload)
+            if payload and (rest := stream.call.data(payload)) is not None:
+                self._take_rest(stream, rest, True)
+                return
             stream.call.end()
             return
-        if payload:
-            stream.call.data(payload)
-        else:
+        if not payload:
             self.control.count_idle()
+        elif (rest := stream.call.data(payload)) is not None:
+            self._take_rest(stream, rest, False)
+            return
         if left < self._stream_top_up and number in self.streams:
+            self.refill(stream)
+
+    def _take_rest(self, stream: Stream, rest: Payload | None, ends: bool) -> None:
+        """Handle the rest of a DATA frame with many messages, as far as the turn allows."""
+        while rest is not None:
+            if self._is_late():
+                self._unfinished = stream, rest, ends
+                raise TurnOver
+            rest = stream.call.data(rest)
+        if ends:
+            stream.call.end()
+        elif stream.receive_window < self._stream_top_up and stream.id in self.streams:
             self.refill(stream)
 
     def _on_headers(self, flags: int, number: int, payload: Payload) -> None:
@@ -298,7 +294,11 @@ class Connection:
             self._on_trailers(number, block, ends=ends)
             return
         self._last = number
-        headers = self._blocks.read(block)
+        try:
+            headers = self._blocks.read(block)
+        except ListTooLongError as error:
+            # Refused as any other list that is too long (``methods``).
+            headers = CallHeaders(path="", list_bytes=error.list_bytes)
         bounds = self._bounds
         if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
             raise StreamError(ErrorCode.REFUSED_STREAM, "too many streams")
@@ -338,63 +338,3 @@ class Connection:
             stream.count_content(0, ends=ends)
         stream.remote_ended = True
         stream.call.end()
-
-    def _on_rst_stream(self, _flags: int, number: int, payload: Payload) -> None:
-        if len(payload) != frames.number.size:
-            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has a wrong length")
-        stream = self.streams.pop(number, None)
-        if stream is None:
-            self._check_known(number)
-            return
-        self._bounds.streams -= 1
-        self._closed.append(number)
-        # Whoever resets a stream in the same breath never waited for its answer.
-        wasted = not stream.answered or number > self._last_seen
-        self._drop(stream)
-        if wasted:
-            self._waste()
-
-    def _on_closed(self, number: int) -> None:
-        """Handle DATA for a stream that accepts none."""
-        if number in self._answered_early:
-            return
-        self._check_known(number)
-        raise StreamError(ErrorCode.STREAM_CLOSED, "DATA on a closed stream")
-
-    def _check_known(self, number: int) -> None:
-        """Check that a stream existed. Envoy resets each stream after its end.
-
-        Raises:
-            PeerError: The stream was never opened.
-        """
-        if not number & 1 or number > self._last:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "frame for a stream that was never opened")
-
-    # Ending streams
-
-    def _reset(self, number: int, violation: StreamError) -> None:
-        self.outbox.chunks.append(frames.rst_stream(number, violation.code))
-        stream = self.streams.pop(number, None)
-        if stream is not None:
-            self._bounds.streams -= 1
-            self._drop(stream)
-        if number not in self._answered_early:
-            self._answered_early.append(number)
-        self._waste()
-
-    def _refuse(self, number: int) -> None:
-        """Refuse a stream because the process has too many, for which its peer is not to blame."""
-        self._bounds.refused_streams += 1
-        self.outbox.chunks.append(frames.rst_stream(number, ErrorCode.REFUSED_STREAM))
-        self._answered_early.append(number)
-
-    def _waste(self) -> None:
-        pause = self._wasted.spend()
-        if pause:
-            self.pause = pause
-            raise _TurnOver
-
-    def _drop(self, stream: Stream) -> None:
-        self.outbox.drop(stream)
-        call, stream.call = stream.call, OVER
-        call.gone()

@@ -94,17 +94,22 @@ class Control:
         values = frames.read_settings(payload)
         # The acknowledgement comes first, because the DATA after it uses the new windows.
         self._outbox.chunks.append(frames.SETTINGS_ACK)
+        window = None
         for key, value in values:
-            self._apply(key, value)
+            if key == frames.INITIAL_WINDOW_SIZE:
+                if value > frames.MAX_WINDOW:
+                    raise PeerError(
+                        ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE exceeds 2^31-1"
+                    )
+                window = value
+            else:
+                self._apply(key, value)
+        if window is not None:
+            # Only the last of them: each looks at every stream, and a frame has room for thousands.
+            self._outbox.resize(list(self._flows.values()), window)
 
     def _apply(self, key: int, value: int) -> None:
-        if key == frames.INITIAL_WINDOW_SIZE:
-            if value > frames.MAX_WINDOW:
-                raise PeerError(
-                    ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE exceeds 2^31-1"
-                )
-            self._outbox.resize(list(self._flows.values()), value)
-        elif key == frames.MAX_FRAME_SIZE:
+        if key == frames.MAX_FRAME_SIZE:
             if not frames.SMALLEST_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME:
                 raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
             self._outbox.max_frame = value

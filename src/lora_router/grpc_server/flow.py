@@ -15,6 +15,10 @@ from lora_router.grpc_server.violations import (
     StreamError,
 )
 
+_JOINED = 1024
+"""Bytes up to which messages that wait are joined. Thousands of short ones, each with its frame,
+would else leave in one go when the windows open."""
+
 
 class Flow:
     """The flow-control state of one stream."""
@@ -27,7 +31,7 @@ class Flow:
         """Bytes that this server may send; negative after the peer has reduced its window."""
         self.receive_window = receive_window
         """Bytes that the peer may send."""
-        self.queue: deque[Payload] | None = None
+        self.queue: deque[Payload | bytearray] | None = None
         """Bytes that wait for a window to open."""
         self.ending: bytes | None = None
         """The frame that ends this server's side, while it waits behind the queue."""
@@ -59,7 +63,7 @@ class Outbox:
         Args:
             count: Called with each change of ``queued``.
         """
-        self.chunks: list[Payload] = []
+        self.chunks: list[Payload | bytearray] = []
         """Bytes to write, in order."""
         self.window = frames.DEFAULT_WINDOW
         """Bytes that this server may send over all streams."""
@@ -73,9 +77,15 @@ class Outbox:
 
     def send(self, flow: Flow, payload: Payload) -> None:
         """Send bytes of a stream as DATA, now or when the windows open."""
-        if flow.queue is None:
-            flow.queue = deque()
-        flow.queue.append(payload)
+        queue = flow.queue
+        if queue is None:
+            flow.queue = queue = deque()
+        if len(payload) > _JOINED:
+            queue.append(payload)
+        elif queue and type(queue[-1]) is bytearray and len(queue[-1]) < frames.SMALLEST_MAX_FRAME:
+            queue[-1] += payload
+        else:
+            queue.append(bytearray(payload))
         self.queued += len(payload)
         self._pump(flow)
         self._report()

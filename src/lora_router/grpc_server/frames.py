@@ -39,7 +39,7 @@ LARGEST_MAX_FRAME = 2**24 - 1
 _VIEWED_BYTES = 4096
 """Payloads of this size or more are views of the input. Below it, a copy costs less than a view."""
 
-Payload: TypeAlias = "bytes | memoryview"
+Payload: TypeAlias = bytes | memoryview
 Frame: TypeAlias = tuple[int, int, int, Payload]
 """Type, flags, stream, payload."""
 

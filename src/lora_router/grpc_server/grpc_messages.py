@@ -19,6 +19,9 @@ _RATIO = 100
 """How much longer than its compressed form a message may be. Text is about 10 times as long.
 Without a bound, a short message could take a second to decompress."""
 _ALWAYS_BYTES = 64 * 1024
+_AT_ONCE = 32
+"""Messages that are handled before the owner may look at the clock. They are in one frame, which
+has room for thousands of empty ones."""
 
 prefix = struct.Struct(">BI")
 PREFIX_BYTES = prefix.size
@@ -72,7 +75,16 @@ def decompressed(data: bytearray, encoding: bytes, limit: int) -> bytearray:
 class MessageReader:
     """Cuts the bytes of a stream into messages, and holds the start of an incomplete one."""
 
-    __slots__ = ("_compressed", "_encoding", "_limit", "_missing", "_partial", "held", "length")
+    __slots__ = (
+        "_compressed",
+        "_encoding",
+        "_limit",
+        "_missing",
+        "_partial",
+        "held",
+        "length",
+        "rest",
+    )
 
     def __init__(self, limit: int, encoding: bytes) -> None:
         """Create a reader at the start of a stream.
@@ -92,9 +104,11 @@ class MessageReader:
         """Bytes that it will have, as far as its prefix says."""
         self._missing = -1
         """Bytes that the message still lacks; -1 while its prefix is incomplete."""
+        self.rest: Payload | None = None
+        """The bytes of the last call that are not added yet, because there are many messages."""
 
     def feed(self, payload: Payload) -> Sequence[Message]:
-        """Add bytes; return the messages that they complete.
+        """Add bytes; return the messages that they complete, or the first of many.
 
         Raises:
             MessageError: A message is too long, or its compression cannot be read.
@@ -125,6 +139,9 @@ class MessageReader:
                 messages.append(partial)
                 partial = bytearray()
                 self._missing = -1
+                if len(messages) == _AT_ONCE:
+                    break
+        self.rest = payload[at:] if at < end else None
         self._partial = partial if partial or self._missing >= 0 else None
         self.held = len(partial)
         self.length = self.held + max(self._missing, 0)

@@ -35,9 +35,10 @@ class Limits:
     """Size of a header list as defined in RFC 9113, section 6.5.2. A gateway sends about 500 bytes,
     and gRPC servers accept 8 or 16 KB. A stream with more is refused with RESOURCE_EXHAUSTED."""
     header_block_bytes: int = 64 * 1024
-    """Size of a header block as sent. A block over this limit, or one that decodes to more than
-    four times ``header_list_bytes``, ends the connection: the HPACK state is valid only if every
-    block is decoded completely."""
+    """Size of a header block as sent. A block over this limit ends the connection, and so does one
+    that decodes to more than four times ``header_list_bytes``, although it seemed to be shorter, or
+    that has more than 256 fields: the HPACK state is valid only if every block is read to its
+    end."""
     continuations: int = 16
     """CONTINUATION frames of one block: enough for the longest block in frames of the usual size.
     Without a limit, empty frames could follow each other forever (CVE-2024-27316)."""
@@ -55,7 +56,10 @@ class Limits:
     """Bytes that wait for the peer's windows or for the peer to read. Only a message that sends
     back what arrived is large, so a peer with this many bytes waiting does not read."""
     frames_per_turn: int = 128
-    """Frames that are handled before other connections get a turn. A few milliseconds."""
+    """Frames that are handled before other connections get a turn."""
+    turn_seconds: float = 0.0025
+    """Time after which a turn ends, too. A frame can complete a body that takes milliseconds to
+    read, or contain thousands of messages, of which some are handled at once."""
     settings: Rate = Rate(100, 1)
     """SETTINGS frames. Each must be acknowledged. A gateway sends one at the start."""
     pings: Rate = Rate(10_000, 1_000)

@@ -77,6 +77,10 @@ class MessageCall:
         """End the stream because the server stops."""
         self.finish(UNAVAILABLE, "lora-router: shutting down")
 
+    def failed(self, code: int, message: str) -> None:
+        """End the call with an error that is not the method's. A method may answer first."""
+        self.finish(code, message)
+
     def finish(self, code: int, message: str = "") -> None:
         """End the call with a status."""
         self._close()
@@ -84,23 +88,29 @@ class MessageCall:
 
     # Called by the stream's connection
 
-    def data(self, payload: Payload) -> None:
-        """Handle bytes of the request."""
+    def data(self, payload: Payload) -> Payload | None:
+        """Handle bytes of the request; return those that are left after many messages."""
         try:
             if self._reader is None:
                 whole = whole_message(payload, self._max_message)
                 if whole is not None:
                     self.message(whole)
-                    return
+                    return None
             for message in self._read(payload):
                 if not self.is_open:
-                    return
+                    return None
                 self.message(message)
+            account = self.stream.account
+            if account is not None:
+                account.settle()
+            if self._reader is not None:
+                return self._reader.rest
         except MessageError as error:
-            self.finish(error.code, f"lora-router: {error.message}")
+            self.failed(error.code, f"lora-router: {error.message}")
         except Exception:
             log.exception("a gRPC call failed; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
+        return None
 
     def end(self) -> None:
         """Handle the end of the client's side of the stream."""
@@ -109,10 +119,10 @@ class MessageCall:
                 self._reader.check_end()
             self.request_ended()
         except MessageError as error:
-            self.finish(error.code, f"lora-router: {error.message}")
+            self.failed(error.code, f"lora-router: {error.message}")
         except Exception:
             log.exception("a gRPC call failed at its end; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
 
     def gone(self) -> None:
         """Handle a reset of the stream or the loss of the connection."""
@@ -140,7 +150,7 @@ class MessageCall:
             answer()
         except Exception:
             log.exception("a gRPC call failed; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
         self.stream.wake()
 
     def _read(self, payload: Payload) -> Sequence[Message]:
@@ -150,7 +160,9 @@ class MessageCall:
             reader = self._reader = MessageReader(self._max_message, self._encoding)
         messages = reader.feed(payload)
         account = self.stream.account
-        if account is not None or reader.held:
+        if messages and account is not None:
+            account.taken(reader.held, reader.length)
+        elif account is not None or reader.held:
             self.account().hold(reader.held, reader.length)
         return messages
 
@@ -164,7 +176,7 @@ class MessageCall:
     def _deadline_exceeded(self) -> None:
         self._cancel_deadline = None
         if self.is_open:
-            self.finish(DEADLINE_EXCEEDED, "lora-router: deadline exceeded")
+            self.failed(DEADLINE_EXCEEDED, "lora-router: deadline exceeded")
             self.stream.wake()
 
     def _close(self) -> None:

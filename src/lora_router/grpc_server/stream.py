@@ -57,8 +57,12 @@ _ok_trailers = struct.Struct(f">5sI{len(_OK_BLOCK)}s")
 class Call(Protocol):
     """A call on a stream. It answers through its stream. Nothing is called after ``finish``."""
 
-    def data(self, payload: Payload) -> None:
-        """Handle bytes of the request, at least one."""
+    def data(self, payload: Payload) -> Payload | None:
+        """Handle bytes of the request, at least one.
+
+        Returns:
+            The bytes that are left, for another call: the first ones were worth some work.
+        """
 
     def end(self) -> None:
         """Handle the end of the peer's side of the stream."""

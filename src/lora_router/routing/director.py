@@ -96,7 +96,7 @@ class Director:
         )
         """Admits held requests, and decides them later."""
         self.reception.instead = self._fall_back
-        self.reception.waits_for_room(algorithms.values())
+        self.reception.rooms.let_wait(algorithms.values())
         self.second_look = SecondLook(clock, self._route_again, self.prompts, max_hold_seconds)
         """Requests for unknown models that wait until the pods were asked again."""
         self.names.on_denied = self.second_look.begin

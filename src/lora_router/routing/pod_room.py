@@ -47,7 +47,7 @@ more requests than the others."""
 
 
 class Rooms(Protocol):
-    """Which pods have room, apart from slots: the ``Reception``."""
+    """Which pods have room, apart from slots (``algorithm_rooms``)."""
 
     def has_room(self, pod: PodView, algorithm: str) -> bool:
         """Return whether a pod has room for another request of an algorithm."""

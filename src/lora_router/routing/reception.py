@@ -5,7 +5,7 @@ affects only its own request.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from itertools import count
 from time import perf_counter
 
@@ -15,8 +15,8 @@ from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
-from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
+from lora_router.routing.algorithm_rooms import AlgorithmRooms
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
@@ -28,7 +28,7 @@ from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.overload import Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
-from lora_router.routing.pod_room import HOME_STRETCH, PodRoom
+from lora_router.routing.pod_room import PodRoom
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.room_asking import RoomAsking
@@ -59,6 +59,10 @@ class Reception:
         limits: Limits,
         overload: Overload,
     ) -> None:
+        self.pod_room = PodRoom(overload)
+        """Which pods have room, apart from slots."""
+        self.rooms = AlgorithmRooms(self.pod_room, fleet, clock)
+        """The same for the requests of each algorithm."""
         self.room = WaitingRoom(
             self,
             clock,
@@ -66,12 +70,9 @@ class Reception:
             overload,
             fleet.peers.allotments,
             max_hold_seconds,
-            self,
+            self.rooms,
         )
-        self.pod_room = PodRoom(overload)
-        """Which pods have room, apart from slots."""
         self._overload = overload
-        self._waits_for_room: frozenset[str] = frozenset()
         self.finder = CandidateFinder(fleet, self.room)
         self.max_hold_seconds = max_hold_seconds
         self._fleet = fleet
@@ -92,12 +93,6 @@ class Reception:
         self._stops_at: float | None = None
         """The deadline for all waiting requests while the router drains; ``None``: it does not
         drain."""
-
-    def waits_for_room(self, algorithms: Iterable[Algorithm]) -> None:
-        """Hold requests of those algorithms that ask for it while pods are full."""
-        self._waits_for_room = frozenset(
-            each.name for each in algorithms if getattr(each, "waits_for_room", False)
-        )
 
     def wait_for_loads(self, seconds: float) -> None:
         """Let requests wait for adapters that are declared and not loaded.
@@ -220,7 +215,7 @@ class Reception:
         """Return such an answer, by a caller."""
         room = self.pod_room
         if room.may_be_short:
-            queued_too = algorithm.name in self._waits_for_room
+            queued_too = self.rooms.lets_wait(algorithm.name)
             answer = RoomAsking(
                 room, caller, algorithm, request, candidates, now, queued_too=queued_too
             ).answer()
@@ -232,26 +227,6 @@ class Reception:
                 request = structs.replace(request, may_hold=False)
                 return self.answer_by(caller, algorithm, request, candidates, now)
         return answer
-
-    def may_be_full(self, pod: PodView) -> bool:
-        """Return whether a pod may have no room, apart from slots."""
-        return self.pod_room.may_be_full(pod)
-
-    def has_room(self, pod: PodView, algorithm: str) -> bool:
-        """Return whether a pod has room for another request of an algorithm, apart from slots."""
-        return self._has_room(pod, algorithm, 1.0)
-
-    def may_join(self, pod: PodView, algorithm: str) -> bool:
-        """Return whether a pod takes a request of an algorithm that would cost more elsewhere."""
-        return self._has_room(pod, algorithm, HOME_STRETCH)
-
-    def _has_room(self, pod: PodView, algorithm: str, stretch: float) -> bool:
-        queued_too = algorithm in self._waits_for_room
-        return not self.pod_room.is_full(pod, self._clock.now(), stretch, queued_too=queued_too)
-
-    def serving(self, model: str) -> Sequence[PodView]:
-        """Return the ready pods that serve a model, whether they have room or not."""
-        return self._fleet.serving(model).pods
 
     # What the waiting room asks (``asking.Receptionist``)
 
@@ -389,7 +364,8 @@ class Reception:
     def _cancel(self, held: Held) -> None:
         if self.room.remove(held):
             del self._waiting[held]
-            self._recorder.count(held.question.algorithm, "cancelled", "client-left", 0.0)
+            if not held.is_answered:
+                self._recorder.count(held.question.algorithm, "cancelled", "client-left", 0.0)
 
 
 def _refused(_question: Question, _request: InferenceRequest, _refused: Refused) -> None:

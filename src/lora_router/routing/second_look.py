@@ -103,7 +103,7 @@ class SecondLook:
             0,
             self._clock.now(),
             SECONDS + self._max_hold_seconds,
-            lambda _held: self._cancel(waiting),
+            lambda held: self._cancel(waiting, held),
             "unknown-model",
         )
         self._waiting[waiting] = None
@@ -143,8 +143,9 @@ class SecondLook:
         if self._due and self._timer is None:
             self._timer = self._clock.call_later(0.0, self._decide)
 
-    def _cancel(self, waiting: _Waiting) -> None:
+    def _cancel(self, waiting: _Waiting, held: Held) -> None:
         waiting.over = True
         self._waiting.pop(waiting, None)
         if waiting.inner is not None:
+            waiting.inner.is_answered = held.is_answered
             waiting.inner.cancel()

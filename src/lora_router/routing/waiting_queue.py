@@ -89,6 +89,13 @@ class Held:
     """Fires when the time is up."""
     queue: "Queue | None" = None
     """The queue in which it waits; ``None`` once it has left."""
+    is_answered: bool = False
+    """Whether its client gets an answer otherwise, so that it does not count as cancelled."""
+
+    def withdraw(self) -> None:
+        """Forget the request, because its client gets another answer, which counts instead."""
+        self.is_answered = True
+        self.cancel()
 
     def cancel(self) -> None:
         """Forget the request, because its client has left. Does nothing the second time."""

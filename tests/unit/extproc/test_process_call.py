@@ -1,11 +1,14 @@
 """Sessions over the built-in gRPC server: every request is released, however its stream ends."""
 
 import gc
+import json
+import struct
 import tracemalloc
 
 import pytest
 
 from lora_router.extproc.gateway_faults import EARLY_IN_A_ROW
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame, rst_stream
@@ -15,11 +18,12 @@ from tests.unit.extproc.conversation import (
     Conversation,
     request_body,
     request_headers,
+    request_trailers,
     response_headers,
 )
 from tests.unit.extproc.process_peer import EnvoyPeer, RawEnvoyPeer, said
 from tests.unit.extproc.test_session_fuzz import Moody
-from tests.unit.grpc_server.peer import message
+from tests.unit.grpc_server.peer import MAX_MESSAGE, message
 
 SQL = request_body(b'{"model": "sql-lora"}')
 HELD = request_body(b'{"model": "held"}')
@@ -321,3 +325,110 @@ def test_health_and_conversations_share_a_connection() -> None:
     gateway.tell(number, request_headers(), SQL)
     gateway.end(number)
     assert gateway.idle
+
+
+def refusal(gateway: EnvoyPeer, number: int) -> tuple[int, str]:
+    """Return the status and the code of the answer with which a stream refuses its request."""
+    answer = gateway.answers(number)[-1].immediate_response
+    return answer.status.code, json.loads(answer.body)["error"]["code"]
+
+
+UNDECIDED = {
+    "before the body": [request_headers()],
+    "amid the body": [
+        request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED),
+        request_body(b'{"model": "he', end=False),
+    ],
+    "held": [request_headers(), HELD],
+    "held, with trailers": [
+        request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED),
+        request_body(b'{"model": "held"}', end=False),
+        request_trailers(),
+    ],
+}
+"""What a gateway has said whose request is not decided yet."""
+
+
+@pytest.mark.parametrize("said_before", UNDECIDED.values(), ids=UNDECIDED)
+class TestARequestThatIsNotDecidedIsAnswered:
+    """A gateway that fails open would forward it as it is, under a name that pods do not know."""
+
+    def begin(
+        self, said_before: list[ProcessingRequest], timeout: str = "99S"
+    ) -> tuple[EnvoyPeer, int]:
+        gateway = EnvoyPeer(conversation=moody_conversation())
+        first = gateway.open()
+        gateway.tell(first, request_headers(), HELD)
+        number = gateway.open(grpc_timeout=timeout)
+        gateway.tell(number, *said_before)
+        return gateway, number
+
+    def test_when_the_router_stops(self, said_before: list[ProcessingRequest]) -> None:
+        gateway, number = self.begin(said_before)
+
+        gateway.connection.streams[number].call.let_go()
+        gateway.exchange()
+
+        assert refusal(gateway, number) == (503, "router_draining")
+        assert gateway.status(number) == 0
+        assert gateway.conversation.context.director.held == 0
+
+    def test_at_the_deadline_of_its_stream(self, said_before: list[ProcessingRequest]) -> None:
+        gateway, number = self.begin(said_before, "500m")
+
+        gateway.clock.advance(0.6)
+        gateway.exchange()
+
+        assert refusal(gateway, number) == (503, "router_unavailable")
+        assert gateway.status(number) == 4
+        assert gateway.conversation.context.director.held == 0
+
+    def test_when_a_message_is_longer_than_the_router_reads(
+        self, said_before: list[ProcessingRequest]
+    ) -> None:
+        gateway, number = self.begin(said_before)
+
+        gateway.send(number, struct.pack(">BI", 0, MAX_MESSAGE + 1))
+
+        assert refusal(gateway, number) == (413, "request_too_large")
+        assert gateway.status(number) == 8
+        assert gateway.conversation.context.director.held == 0
+
+    def test_when_the_session_fails(
+        self, said_before: list[ProcessingRequest], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway, number = self.begin(said_before)
+
+        def out_of_memory(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("lora_router.extproc.session.read_event", out_of_memory)
+        gateway.tell(number, request_trailers())
+
+        assert refusal(gateway, number) == (503, "router_unavailable")
+        assert gateway.status(number) == 13
+        assert gateway.conversation.context.director.held == 0
+
+
+def test_a_request_whose_late_answer_fails_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway, first, second = two_for_one_slot()
+    monkeypatch.setattr("lora_router.extproc.exchange.encode_routed", lambda *_, **__: 1 / 0)
+
+    gateway.end(first)
+
+    assert refusal(gateway, second) == (503, "router_unavailable")
+    assert gateway.status(second) == 13
+    assert gateway.idle
+
+
+def test_a_request_that_is_routed_is_let_go_without_an_answer() -> None:
+    """Envoy goes on with the answer of the pod."""
+    gateway = EnvoyPeer()
+    number = gateway.open()
+    gateway.tell(number, request_headers(), SQL)
+
+    gateway.connection.let_go()
+    gateway.exchange()
+
+    assert not gateway.answers(number)[-1].HasField("immediate_response")
+    assert gateway.status(number) == 0

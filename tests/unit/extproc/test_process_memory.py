@@ -2,11 +2,14 @@
 
 import json
 
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from tests.unit.extproc.conversation import request_body, request_headers
+from lora_router.routing.model_names import NamePolicy
+from tests.fleet import make_fleet
+from tests.unit.extproc.conversation import Conversation, request_body, request_headers
 from tests.unit.extproc.process_peer import EnvoyPeer
-from tests.unit.grpc_server.peer import message
+from tests.unit.extproc.test_session_fuzz import Moody
+from tests.unit.grpc_server.peer import MAX_MESSAGE, message
 
 BODY = b'{"model": "sql-lora", "x": "' + b"y" * 200_000 + b'"}'
 
@@ -58,6 +61,69 @@ def test_a_client_whose_body_waited_too_long_is_told_when_to_come_again() -> Non
     assert json.loads(refusal.body)["error"]["code"] == "router_overloaded"
     budget.count_output(-budget.largest)
     peer.reset(number)
+    assert peer.idle
+
+
+def error_in(answer: ProcessingResponse) -> tuple[int, str]:
+    """Return the status and the code of the answer to a client."""
+    refusal = answer.immediate_response
+    return refusal.status.code, json.loads(refusal.body)["error"]["code"]
+
+
+def test_a_held_request_whose_body_no_longer_fits_is_refused_and_leaves_the_queue() -> None:
+    """Without an answer, a gateway that fails open would forward it under the client's name."""
+    conversation = Conversation(
+        make_fleet(1, adapters=["held"]), algorithm=Moody(), max_body_bytes=MAX_MESSAGE
+    )
+    peer = EnvoyPeer(conversation=conversation)
+    first, second = peer.open(), peer.open()
+    peer.tell(first, request_headers(), request_body(b'{"model": "held"}'))
+    body = b'{"model": "held", "x": "' + b"y" * 200_000 + b'"}'
+    mode = ProcessingMode.FULL_DUPLEX_STREAMED
+    peer.tell(second, request_headers(mode=mode), request_body(body, end=False))
+    assert conversation.context.director.held == 1
+
+    budget = peer.bounds.budget
+    budget.count_output(budget.limit)
+    peer.tell(second, request_body(b" " * 10_000))
+
+    assert error_in(peer.answers(second)[-1]) == (503, "router_overloaded")
+    assert conversation.context.director.held == 0
+    outcomes = [outcome for _, outcome, _ in conversation.decisions.seen]
+    assert outcomes == ["routed", "held", "refused"]
+    peer.reset(second)
+    peer.end(first)
+    budget.count_output(-budget.limit)
+    assert peer.idle
+
+
+def test_a_held_request_keeps_the_room_that_its_body_was_let_in_with() -> None:
+    """Its room is not given away between the end of its message and the decision to hold it."""
+    conversation = Conversation(
+        make_fleet(1, adapters=["held"]),
+        algorithm=Moody(),
+        names=NamePolicy(by_header=True),
+        max_body_bytes=MAX_MESSAGE,
+    )
+    peer = EnvoyPeer(conversation=conversation)
+    budget = peer.bounds.budget
+    first, second = peer.open(), peer.open()
+    peer.tell(first, request_headers(), request_body(b'{"model": "held"}'))
+    budget.count_output(budget.largest - 250_000)
+    body = b'{"model": "held", "x": "' + b"y" * 200_000 + b'"}'
+    number, unsent = begun(peer, request_headers(), request_body(body))
+    waiting, _ = begun(peer, request_headers(), request_body(body))
+
+    assert not unsent
+    assert peer.answers(number)[-1].HasField("override_message_timeout")
+    assert conversation.context.director.held == 1
+    assert budget.waiting == 1
+    peer.reset(number)
+    peer.exchange()
+    assert budget.waiting == 0
+    for each in (first, second, waiting):
+        peer.reset(each)
+    budget.count_output(250_000 - budget.largest)
     assert peer.idle
 
 

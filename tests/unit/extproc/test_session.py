@@ -14,6 +14,7 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import LeastRequest
+from lora_router.routing.model_names import NamePolicy
 from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -522,6 +523,22 @@ class TestOutOfOrder:
         assert (end.code, end.message) == (13, "lora-router: internal error")
         assert "ZeroDivisionError" in caplog.text
         assert "sql-lora" not in caplog.text
+
+    def test_a_request_whose_renaming_fails_counts_on_no_pod(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversation = one_pod(names=NamePolicy(by_header=True))
+
+        def out_of_memory(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("lora_router.extproc.exchange.renaming_of", out_of_memory)
+        conversation.say(request_headers())
+
+        end = conversation.breaks(request_body(SQL))
+
+        assert read_answer(end.answer).immediate_response.status.code == 503
+        assert conversation.fleet.ledger.total == 0
 
 
 class OneEach:

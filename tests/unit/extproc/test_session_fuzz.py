@@ -14,9 +14,16 @@ from lora_router.extproc.outputs import EndStream, Output
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import TABLE, Session
-from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS, OVER, PASSING, ROUTED
+from lora_router.extproc.states import (
+    HELD,
+    HELD_WITH_TRAILERS,
+    OVER,
+    PASSING,
+    ROUTED,
+    UNDECIDED,
+)
 from lora_router.fleet.pod_state import PodView
-from lora_router.grpc_server.status import INTERNAL
+from lora_router.grpc_server.status import DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from tests.examples import examples
 from tests.fleet import make_fleet, state_of
@@ -143,6 +150,11 @@ class Stream:
         self.sent: list[Output] = []
         self.session = make(self.take)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session has ended the stream by a status."""
+        return any(isinstance(output, EndStream) for output in self.sent)
+
     def receive(self, message: ProcessingRequest) -> None:
         before = self.session.state
         event = read_event(message.SerializeToString(), HeaderNames())
@@ -151,14 +163,36 @@ class Stream:
         after = (OVER,) if step is None else step.to or (before,)
         assert self.session.state in after, "a way that is not in the table"
 
+    def stop(self, why: Callable[[Session], Sequence[Output]]) -> None:
+        """End the stream by the router. A request that is not decided gets an answer."""
+        if self.has_ended:
+            return
+        undecided = self.session.state in UNDECIDED
+        outputs = why(self.session)
+        if undecided:
+            (answer,) = outputs
+            assert read_answer(answer).immediate_response.status.code in (413, 503)
+            assert self.session.state is OVER
+        self.take(outputs)
+        self.session.end()
+
     def take(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
-            assert not any(isinstance(earlier, EndStream) for earlier in self.sent)
+            assert not self.has_ended
             if isinstance(output, EndStream):
                 assert output.code != INTERNAL, "a session failed"
             else:
                 read_answer(output)
             self.sent.append(output)
+
+
+STOPS: dict[str, Callable[[Session], Sequence[Output]]] = {
+    "overloaded": Session.overloaded,
+    "draining": Session.draining,
+    "deadline": lambda session: session.failed(DEADLINE_EXCEEDED),
+    "too long": lambda session: session.failed(RESOURCE_EXHAUSTED),
+}
+"""Why the router ends a stream, which it may at any time."""
 
 
 ACTIONS = st.lists(
@@ -167,6 +201,7 @@ ACTIONS = st.lists(
         st.tuples(st.just("say"), st.integers(0, 2), MESSAGES),
         st.tuples(st.just("say"), st.integers(0, 2), MESSAGES),
         st.tuples(st.just("end"), st.integers(0, 2), st.none()),
+        st.tuples(st.sampled_from(sorted(STOPS)), st.integers(0, 2), st.none()),
         st.tuples(st.just("wait"), st.floats(0, 2), st.none()),
     ),
     max_size=25,
@@ -194,6 +229,8 @@ def test_whatever_is_said_counts_return_to_zero(
         stream = streams[int(number)]
         if action == "end":
             stream.session.end()
+        elif action in STOPS:
+            stream.stop(STOPS[action])
         elif message is not None:
             stream.receive(message)
 

@@ -22,6 +22,13 @@ class Stream:
     def refused(self) -> None:
         self.told.append("refused")
 
+    def receives(self, clock: ManualClock, seconds: float) -> None:
+        """Receive a byte of the message now and then, while time passes."""
+        account = self.account
+        for _ in range(round(seconds / 0.25)):
+            clock.advance(0.25)
+            account.hold(account.held + 1, account.message)
+
     def asks(self, size: int, held: int = 10) -> bool:
         """Begin a message, and ask for the rest of it."""
         self.account.hold(held, size)
@@ -97,12 +104,12 @@ def test_who_waits_too_long_is_refused() -> None:
     first, second, third = (Stream(budget) for _ in range(3))
     first.asks(3000)
     second.asks(1000)
-    clock.advance(1)
+    first.receives(clock, 1)
     third.asks(1000)
 
-    clock.advance(WAIT - 1)
+    first.receives(clock, WAIT - 1)
     assert (second.told, third.told) == (["must wait", "refused"], ["must wait"])
-    clock.advance(1)
+    first.receives(clock, 1)
 
     assert third.told == ["must wait", "refused"]
     assert (budget.waiting, budget.refused, budget.used) == (0, 2, 3000)
@@ -124,6 +131,117 @@ def test_a_slow_upload_gives_way_to_those_who_wait() -> None:
     clock.advance(WAIT)
 
     assert slow.told == ["refused"]
+    assert other.told == ["must wait", "admitted"]
+
+
+def test_a_stream_that_receives_nothing_while_others_wait_loses_its_room() -> None:
+    clock = ManualClock()
+    budget = make(clock=clock)
+    idle, busy, other = (Stream(budget) for _ in range(3))
+    idle.asks(1500)
+    busy.asks(1500)
+    clock.advance(60)
+    assert idle.told == []
+
+    other.asks(1000)
+    busy.receives(clock, 2)
+
+    assert (idle.told, busy.told) == (["refused"], [])
+    assert other.told == ["must wait", "admitted"]
+
+
+def test_a_stall_of_the_router_itself_is_no_stall_of_a_stream() -> None:
+    clock = ManualClock()
+    budget = make(clock=clock)
+    busy, other = Stream(budget), Stream(budget)
+    busy.asks(3000)
+    other.asks(1000)
+    busy.receives(clock, 1)
+
+    # The loop stood still: all timers are late, and what has arrived is read after them.
+    clock.stall(2.0)
+
+    assert busy.told == []
+
+
+def test_no_more_streams_are_refused_than_those_that_wait_need() -> None:
+    clock = ManualClock()
+    budget = make(clock=clock)
+    idle = [Stream(budget) for _ in range(3)]
+    for each in idle:
+        each.asks(1000)
+    other = Stream(budget)
+    other.asks(900)
+
+    clock.advance(2)
+
+    assert [each.told for each in idle] == [["refused"], [], []]
+    assert other.told == ["must wait", "admitted"]
+
+
+class TestShortStreamsDoNotWaitForLongOnes:
+    """Of 30,000 bytes that can be reserved, 7,500 are kept for streams of 234 or fewer."""
+
+    LIMIT, SHORT = 40_000, 234
+
+    def test_when_long_ones_take_all_that_they_can_get(self) -> None:
+        budget = make(self.LIMIT)
+        long = [Stream(budget) for _ in range(12)]
+        assert sum(each.asks(5000) for each in long) == 4
+
+        short = [Stream(budget) for _ in range(20)]
+
+        assert all(each.asks(self.SHORT) for each in short)
+        assert [each.told for each in long[4:]] == [["must wait"]] * 8
+
+    def test_and_do_not_keep_them_out(self) -> None:
+        budget = make(self.LIMIT)
+        short = [Stream(budget) for _ in range(200)]
+        admitted = [each for each in short if each.asks(self.SHORT)]
+        long = Stream(budget)
+        long.asks(20_000)
+        assert (len(admitted), long.told) == (128, ["must wait"])
+
+        # As room is given back, the long one gets it, although short ones came before it.
+        for each in admitted[:100]:
+            each.account.clear()
+
+        assert long.told == ["must wait", "admitted"]
+        # What is left then, short ones get: 28 had room, and 14 more have.
+        assert budget.waiting == 200 - 128 - 14
+
+    def test_and_the_first_long_one_may_have_all_that_can_be_reserved(self) -> None:
+        budget = make(self.LIMIT)
+
+        assert Stream(budget).asks(30_000)
+
+
+def test_a_body_whose_length_was_not_known_counts_what_it_is_once_it_is_complete() -> None:
+    budget = make()
+    held, other = Stream(budget), Stream(budget)
+    held.account.keep(500, 3000)
+    assert held.account.lets_in()
+    assert not other.asks(2000)
+
+    held.account.keep(600, 0)
+
+    assert other.told == ["must wait", "admitted"]
+    assert budget.used == 600 + 2000
+
+
+def test_what_was_let_in_is_counted_until_the_call_has_handled_it() -> None:
+    budget = make()
+    call, other = Stream(budget), Stream(budget)
+    call.asks(3000)
+    assert not other.asks(2000)
+
+    call.account.taken(0, 0)
+    call.account.keep(2900, 0)
+    call.account.settle()
+
+    assert other.told == ["must wait"]
+    assert call.told == []
+    call.account.keep(0, 0)
     assert other.told == ["must wait", "admitted"]
 
 

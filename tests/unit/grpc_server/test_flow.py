@@ -232,3 +232,25 @@ def test_what_waits_is_reported_until_it_has_left() -> None:
     outbox.opened(1)
     outbox.drop(flow)
     assert waiting == [5, -2, -3]
+
+
+def test_short_messages_that_wait_leave_together() -> None:
+    """Each with a frame of its own, thousands would take long to leave in one go."""
+    outbox, flow = Outbox(), Flow(1, 0, 0)
+    for number in range(5000):
+        outbox.send(flow, b"%04d" % number)
+    outbox.send(flow, b"x" * 2000)
+    outbox.send(flow, b"end")
+    assert (len(flow.queue or ()), outbox.queued) == (4, 22_003)
+
+    outbox.stream_opened(flow, 10)
+    outbox.send(flow, b"!")
+    outbox.stream_opened(flow, 100_000)
+
+    frames_sent = sent(outbox)
+    everything = b"".join(payload for _, _, payload in frames_sent)
+    assert (
+        everything == b"".join(b"%04d" % number for number in range(5000)) + b"x" * 2000 + b"end!"
+    )
+    assert len(frames_sent) == 5
+    assert outbox.queued == 0

@@ -7,7 +7,8 @@ from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_router.grpc_server.headers import BlockReader, Headers, literals
+from lora_router.grpc_server.headers import BlockReader, Headers, ListTooLongError, literals
+from lora_router.grpc_server.outline import outline
 from lora_router.grpc_server.violations import ErrorCode, PeerError
 
 
@@ -150,3 +151,59 @@ def test_literals_are_read_back_and_leave_no_trace(headers: list[tuple[bytes, by
 
     assert list(decoder.decode(literals(headers), raw=True)) == headers
     assert not decoder.header_table.dynamic_entries
+
+
+class TestALongList:
+    """It is refused before it is decoded, which would take milliseconds."""
+
+    def reader(self) -> BlockReader[Headers]:
+        return BlockReader(lambda headers: headers, 64_000, 16_000)
+
+    def test_of_more_fields_than_any_gateway_sends_ends_the_connection(self) -> None:
+        with pytest.raises(PeerError) as raised:
+            self.reader().read(b"\x90" * 257)
+        assert raised.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+    def test_is_not_decoded_but_for_the_fields_that_change_the_table(self) -> None:
+        reader = self.reader()
+        added = b"\x40\x01a\x01b"
+        with pytest.raises(ListTooLongError) as raised:
+            reader.read(literals([(b"x", b"y" * 17_000)]) + added)
+
+        assert raised.value.list_bytes == 32 + 17_001 + 32 + 2
+        # The first entry of the dynamic table.
+        assert reader.read(b"\xbe") == [(b"a", b"b")]
+
+    def test_of_which_much_changes_the_table_ends_the_connection(self) -> None:
+        field = b"\x40\x01a\x7f\x80\x1e" + b"x" * 3967
+        with pytest.raises(PeerError) as raised:
+            self.reader().read(field * 5)
+        assert raised.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+    @settings(deadline=None)
+    @given(st.binary(min_size=257, max_size=600))
+    def test_of_any_bytes_means_what_decoding_says_or_is_a_violation(self, block: bytes) -> None:
+        decoder = Decoder(max_header_list_size=64_000)
+        try:
+            found = list(self.reader().read(block))
+        except (PeerError, ListTooLongError):
+            return
+        assert found == list(decoder.decode(block, raw=True))
+
+
+TEXT = st.text("abcdefghijklmnopqrstuvwxyz0123456789-./", min_size=1, max_size=60)
+HEADER = st.tuples(TEXT.map(str.encode), TEXT.map(str.encode))
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(HEADER, min_size=1, max_size=40), min_size=1, max_size=4), st.booleans())
+def test_the_outline_of_what_an_encoder_sends(
+    lists: list[list[tuple[bytes, bytes]]], huffman: bool
+) -> None:
+    encoder, reader = Encoder(), BlockReader[Headers](lambda headers: headers, 10**6)
+    for headers in lists:
+        block = encoder.encode(headers, huffman=huffman)
+        found = outline(block, 256)
+        sizes = [len(name) + len(value) + 32 for name, value in headers]
+        assert found.list_bytes <= sum(sizes)
+        assert list(reader.read(block)) == headers

@@ -1,13 +1,16 @@
 """The limits of one connection, and what happens beyond them."""
 
+import struct
 from collections.abc import Callable
 
 import pytest
 
 from lora_router.grpc_server import frames
+from lora_router.grpc_server.flow import Flow, Outbox
 from lora_router.grpc_server.frames import frame, rst_stream, settings, window_update
 from lora_router.grpc_server.limits import Allowance, Limits, Rate
 from lora_router.grpc_server.violations import ErrorCode, PeerError
+from tests.fleet import ManualClock
 from tests.unit.grpc_server.peer import Gateway, RawPeer, block, message
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
@@ -182,3 +185,97 @@ def test_a_failed_connection_takes_nothing_more() -> None:
     assert peer.idle
 
     assert peer.send(PING, frame(frames.HEADERS, 4, 3, block())) == []
+
+
+class SlowList(list[bytes]):
+    """A list to which each append takes time."""
+
+    def __init__(self, clock: ManualClock, seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def append(self, message: bytes) -> None:
+        super().append(message)
+        self.clock.time += self.seconds
+
+
+class Slow(RawPeer):
+    """A server whose method takes time for each message."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.messages = self.echo.taken = SlowList(self.clock, seconds)
+
+    def turns(self, data: bytes) -> list[int]:
+        """Receive frames; return the number of messages that each turn handled."""
+        counts, before = [], 0
+        self.connection.receive(data)
+        while True:
+            counts.append(len(self.messages) - before)
+            before = len(self.messages)
+            if not self.connection.behind:
+                return counts
+            self.connection.proceed()
+
+
+def test_a_turn_ends_after_some_milliseconds() -> None:
+    peer = Slow(seconds=0.001)
+    peer.open()
+    frames_of_one = frame(frames.DATA, 0, 1, message(b"mute".ljust(500))) * 10
+
+    assert peer.turns(frames_of_one) == [3, 3, 3, 1]
+
+
+def test_a_frame_with_many_messages_is_handled_in_parts_and_before_what_follows() -> None:
+    peer = Slow(seconds=0.0001)
+    peer.open()
+    peer.open(3)
+    said = [b"mute %60d" % number for number in range(100)]
+    many = b"".join(map(message, said))
+    data = frame(frames.DATA, frames.END_STREAM, 1, many) + frame(
+        frames.DATA, frames.END_STREAM, 3, message(b"mute, and last")
+    )
+
+    turns = peer.turns(data)
+
+    assert turns == [32, 32, 32, 5]
+    assert peer.messages == [*said, b"mute, and last"]
+    assert peer.idle
+
+
+def test_the_rest_of_a_frame_dies_with_its_stream_and_its_connection() -> None:
+    for ends in ("stream", "connection"):
+        peer = Slow(seconds=0.0001)
+        peer.open()
+        peer.connection.receive(frame(frames.DATA, 0, 1, message(b"mute".ljust(60)) * 100))
+        assert peer.connection.behind
+        if ends == "stream":
+            peer.connection.let_go()
+        else:
+            peer.connection.lost()
+
+        peer.receive(b"")
+
+        assert len(peer.messages) == 32
+        assert peer.idle
+
+
+def test_the_last_of_many_initial_windows_counts_and_the_streams_are_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peer = RawPeer()
+    peer.open()
+    resized: list[int] = []
+    resize = peer.connection.outbox.resize
+
+    def counted(flows: list[Flow], window: int) -> None:
+        resized.append(window)
+        resize(flows, window)
+
+    monkeypatch.setattr(Outbox, "resize", lambda _self, flows, window: counted(flows, window))
+    windows = struct.pack(">HI", 4, 2**31 - 1) * 2000 + struct.pack(">HI", 4, 70_000)
+    peer.send(frame(frames.SETTINGS, 0, 0, windows))
+
+    assert resized == [70_000]
+    assert peer.connection.streams[1].send_window == 70_000
+    assert peer.failure() is None

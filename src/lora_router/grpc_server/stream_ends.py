@@ -1,0 +1,149 @@
+"""The streams of one HTTP/2 connection, and how they end.
+
+The rules:
+
+- Every call ends exactly once: it finishes, or it is told that its stream is gone.
+- A stream is removed as soon as both sides have ended it. Frames in transit to a stream that this
+  server ended early are ignored. Other frames for closed streams are errors.
+- A peer that wastes streams faster than it may is read more slowly (``resets``).
+"""
+
+from collections import deque
+
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.bounds import Bounds
+from lora_router.grpc_server.flow import Outbox
+from lora_router.grpc_server.frames import Payload
+from lora_router.grpc_server.resets import ResetShare
+from lora_router.grpc_server.stream import OVER, Stream
+from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
+
+_REMEMBERED_STREAMS = 256
+"""Closed streams that are remembered, to distinguish them from streams that never existed. More
+than can have frames in transit at the same time."""
+
+
+class TurnOver(Exception):  # noqa: N818 -- no error: the turn ends early
+    """The turn took its time, or the peer wastes streams faster than it may."""
+
+
+class StreamEnds:
+    """The open streams of a connection. See the head of this file for the rules."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        """Create a connection without streams, whose output is empty.
+
+        Args:
+            bounds: What all connections share.
+        """
+        self._bounds = bounds
+        self.outbox = Outbox(bounds.budget.count_output)
+        self.streams: dict[int, Stream] = {}
+        self.pause = 0.0
+        """Seconds for which frames that are not handled have to wait."""
+        self._last = 0
+        """The last stream that the peer opened."""
+        self._last_seen = 0
+        """The last stream of earlier turns, whose peer can have seen an answer."""
+        self._last_allowed = frames.MAX_WINDOW
+        self._answered_early: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
+        self._closed: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
+        self._wasted = ResetShare(bounds.resets)
+
+    # Called by the owner
+
+    def refuse_new(self) -> None:
+        """Refuse new streams from now on."""
+        if self._last_allowed == frames.MAX_WINDOW:
+            self._last_allowed = self._last
+            self.outbox.chunks.append(frames.goaway(self._last, ErrorCode.NO_ERROR))
+
+    def let_go(self) -> int:
+        """End all open calls with a status; return their number."""
+        ended = 0
+        for stream in tuple(self.streams.values()):
+            if stream.call is not OVER:
+                stream.call.let_go()
+                ended += 1
+        return ended
+
+    @property
+    def done(self) -> bool:
+        """Whether the connection can be closed: no stream is open, and new ones are refused."""
+        return not self.streams and self._last_allowed != frames.MAX_WINDOW
+
+    # Called by streams
+
+    def closed(self, stream: Stream) -> None:
+        """Remove a stream that both sides have ended, or that this server ended early."""
+        if self.streams.pop(stream.id, None) is not None:
+            self._bounds.streams -= 1
+            (self._closed if stream.remote_ended else self._answered_early).append(stream.id)
+
+    # Frames
+
+    def _on_rst_stream(self, _flags: int, number: int, payload: Payload) -> None:
+        if len(payload) != frames.number.size:
+            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has a wrong length")
+        stream = self.streams.pop(number, None)
+        if stream is None:
+            self._check_known(number)
+            return
+        self._bounds.streams -= 1
+        self._closed.append(number)
+        # Whoever resets a stream in the same breath never waited for its answer.
+        wasted = not stream.answered or number > self._last_seen
+        self._drop(stream)
+        if wasted:
+            self._waste()
+
+    def _on_closed(self, number: int) -> None:
+        """Handle DATA for a stream that accepts none."""
+        if number in self._answered_early:
+            return
+        self._check_known(number)
+        raise StreamError(ErrorCode.STREAM_CLOSED, "DATA on a closed stream")
+
+    def _check_known(self, number: int) -> None:
+        """Check that a stream existed. Envoy resets each stream after its end.
+
+        Raises:
+            PeerError: The stream was never opened.
+        """
+        if not number & 1 or number > self._last:
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, "frame for a stream that was never opened")
+
+    # Ending streams
+
+    def _end_streams(self) -> None:
+        while self.streams:
+            _, stream = self.streams.popitem()
+            self._bounds.streams -= 1
+            self._drop(stream)
+
+    def _reset(self, number: int, violation: StreamError) -> None:
+        self.outbox.chunks.append(frames.rst_stream(number, violation.code))
+        stream = self.streams.pop(number, None)
+        if stream is not None:
+            self._bounds.streams -= 1
+            self._drop(stream)
+        if number not in self._answered_early:
+            self._answered_early.append(number)
+        self._waste()
+
+    def _refuse(self, number: int) -> None:
+        """Refuse a stream because the process has too many, for which its peer is not to blame."""
+        self._bounds.refused_streams += 1
+        self.outbox.chunks.append(frames.rst_stream(number, ErrorCode.REFUSED_STREAM))
+        self._answered_early.append(number)
+
+    def _waste(self) -> None:
+        pause = self._wasted.spend()
+        if pause:
+            self.pause = pause
+            raise TurnOver
+
+    def _drop(self, stream: Stream) -> None:
+        self.outbox.drop(stream)
+        call, stream.call = stream.call, OVER
+        call.gone()
