@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router.adapters import declarations as declarations_module
 from lora_router.adapters.declarations import MAX_PLAIN, NAMES_AT_ONCE, Declarations
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
 from lora_router.steps import all_at_once
@@ -59,6 +61,34 @@ def test_a_list_that_is_replaced_while_it_is_taken_in_is_dropped() -> None:
     assert [each.name for each in declarations] == list(follower.known) == ["sql"]
 
 
+def test_listeners_hear_of_all_names_of_two_long_lists_whichever_is_taken_in_faster() -> None:
+    for ahead in range(0, 60, 3):
+        declarations = Declarations()
+        follower = Follower(declarations)
+        of_file = declarations.replace_in_steps("file", adapters(1000))
+        others = [declared(f"k{each}", origin="kubernetes") for each in range(1000)]
+        of_kubernetes = declarations.replace_in_steps("kubernetes", others)
+        for _ in range(ahead):
+            next(of_file, None)
+        for _ in of_kubernetes:
+            next(of_file, None)
+        all_at_once(of_file)
+        assert follower.known == {each.name: each for each in declarations}
+        assert len(declarations) == 2000
+
+
+def test_what_an_order_withdraws_while_the_name_is_another_ones_does_not_come_back() -> None:
+    declarations = Declarations()
+    declarations.add("command", declared("sql", origin="command"))
+    declarations.replace("file", [declared("sql")])
+    work = declarations.replace_in_steps("file", adapters(1000))
+    for _ in range(2):
+        next(work)  # All origins are merged now. The names that changed are not in use yet.
+    assert declarations.discard("command", "sql")
+    all_at_once(work)
+    assert "sql" not in declarations
+
+
 def test_what_is_declared_one_by_one_meanwhile_is_not_lost() -> None:
     declarations = Declarations()
     follower = Follower(declarations)
@@ -95,36 +125,70 @@ def _lists(draw: st.DrawFn) -> list[DeclaredAdapter]:
 @pytest.mark.slow
 @given(st.data())
 def test_listeners_know_what_is_declared_whatever_comes_in_between(data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        # So that short lists take many steps, too.
+        patch.setattr(declarations_module, "_MERGED_AT_ONCE", 2)
+        patch.setattr(declarations_module, "NAMES_AT_ONCE", 2)
+        _play(data)
+
+
+def _play(data: st.DataObject) -> None:
     declarations = Declarations()
     follower = Follower(declarations)
+    lists: dict[str, list[DeclaredAdapter]] = {}
+    added: dict[str, dict[str, DeclaredAdapter]] = {"command": {}, "template": {}}
     works: list[Iterator[None]] = []
-    for _ in range(data.draw(st.integers(1, 12))):
-        match data.draw(st.integers(0, 5)):
+    for _ in range(data.draw(st.integers(1, 20))):
+        match data.draw(st.integers(0, 7)):
             case 0 | 1:
                 origin = data.draw(st.sampled_from(("file", "kubernetes")))
-                works.append(declarations.replace_in_steps(origin, data.draw(_lists())))
+                lists[origin] = [replace(each, origin=origin) for each in data.draw(_lists())]
+                works.append(declarations.replace_in_steps(origin, lists[origin]))
+                next(works[-1], None)
             case 2:
                 origin = data.draw(st.sampled_from(("command", "template")))
-                name = data.draw(st.sampled_from("abcx"))
-                declarations.add(origin, declared(name, origin=origin))
+                name, source = data.draw(st.sampled_from("abcx")), data.draw(st.sampled_from("12"))
+                adapter = declared(name, f"s3://lora/{source}", version=source, origin=origin)
+                if declarations.add(origin, adapter) or name in added[origin]:
+                    added[origin][name] = adapter
             case 3:
                 origin = data.draw(st.sampled_from(("command", "template")))
-                declarations.discard(origin, data.draw(st.sampled_from("abcx")))
+                name = data.draw(st.sampled_from("abcx"))
+                assert declarations.discard(origin, name) == (name in added[origin])
+                added[origin].pop(name, None)
             case 4:
                 declarations.plain_is_other(data.draw(st.sampled_from("abcdef")))
             case _:
                 if works:
                     with suppress(StopIteration):
                         next(data.draw(st.sampled_from(works)))
-    for work in works:
-        for _ in work:
-            pass
+    for work in data.draw(st.permutations(works)):
+        all_at_once(work)
     assert not declarations.is_telling
     assert follower.known == {each.name: each for each in declarations}
+    # The same as if all had been declared at once.
+    fresh = Declarations()
+    for origin, of_origin in added.items():
+        all_at_once(fresh.replace_added(origin, of_origin.values()))
+    for origin, some in lists.items():
+        fresh.replace(origin, some)
+    assert _described(declarations) == _described(fresh)
     for adapter in tuple(declarations):
         assert declarations.get(adapter.name) is adapter
         for alias in adapter.aliases:
             assert declarations.get(alias) is not None
+
+
+def _described(declarations: Declarations) -> dict[str, tuple[str, str, set[str]]]:
+    """Return what is declared, without the versions that the past decides."""
+    return {
+        adapter.name: (
+            adapter.origin,
+            adapter.source,
+            {alias for alias in adapter.aliases if declarations.get(alias) is adapter},
+        )
+        for adapter in declarations
+    }
 
 
 @pytest.mark.slow
