@@ -32,8 +32,8 @@ from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdap
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
-from lora_router.adapters.planning import Plan, demand_to_plan
-from lora_router.adapters.pod_loads import PodLoads, withdrawn_on
+from lora_router.adapters.planning import Plan, apply_plan, demand_to_plan
+from lora_router.adapters.pod_loads import PodLoads, unlisted_on
 from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
@@ -48,8 +48,6 @@ REPLAN_SECONDS = 5.0
 """Time between two plans if nothing but the demand changed."""
 SOONEST_SECONDS = 0.1
 """Time between two plans if something changed."""
-_LOOKS_AT_ONCE = 2000
-"""Adapters of pods that are compared with a plan in one step."""
 
 
 class Loader:
@@ -101,7 +99,7 @@ class Loader:
         self._planner = planner or Planner()
         rng = rng or random.Random()
         slices = self._slices = Slices(clock)
-        removed = RemovedNames(fleet, clock, slices, lambda each: withdrawn_on(self.pods.get(each)))
+        removed = RemovedNames(fleet, clock, slices, lambda each: unlisted_on(self.pods.get(each)))
         self.retirement = Retirement(declarations, removed)
         self.failures = Failures(clock.now, rng)
         self.tally = Tally()
@@ -366,21 +364,8 @@ class Loader:
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
         self._first.renew(waiting, demand)
-        looks = 0
         is_whole, self._looks_at_all = self._looks_at_all, False
-        changed = plan.by_pod if is_whole or plan.changed is None else plan.changed
-        for state in changed:
-            wanted, pod = plan.by_pod[state], self.pods.get(state)
-            if pod is not None:
-                pod.plan(wanted)
-                # While only the demand changed, a pod that loads goes on as planned: plans that are
-                # made while a fleet fills differ by chance.
-                if is_whole or pod.call is None:
-                    self._derive(pod)
-                looks += len(wanted) + len(state.adapters)
-            if looks > _LOOKS_AT_ONCE:
-                looks = 0
-                yield
+        yield from apply_plan(plan, self.pods, self._derive, is_whole=is_whole)
         yield from self._first.planned()
         now = self._clock.now()
         self.surveys.changed()

@@ -1,7 +1,6 @@
 """Lists of many declarations are taken in in steps, and other changes come in between."""
 
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from lora_router.adapters import declarations as declarations_module
 from lora_router.adapters.declarations import MAX_PLAIN, NAMES_AT_ONCE, Declarations
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
-from lora_router.steps import all_at_once
+from lora_router.steps import Steps, all_at_once
 from tests.unit.adapters.declared_router import DeclaredRouter, declared
 from tests.unit.adapters.loading import Loading, adapters
 
@@ -61,8 +60,9 @@ def test_a_list_that_is_replaced_while_it_is_taken_in_is_dropped() -> None:
     assert [each.name for each in declarations] == list(follower.known) == ["sql"]
 
 
+@pytest.mark.slow
 def test_listeners_hear_of_all_names_of_two_long_lists_whichever_is_taken_in_faster() -> None:
-    for ahead in range(0, 60, 3):
+    for ahead in range(0, 60, 6):
         declarations = Declarations()
         follower = Follower(declarations)
         of_file = declarations.replace_in_steps("file", adapters(1000))
@@ -122,6 +122,58 @@ def _lists(draw: st.DrawFn) -> list[DeclaredAdapter]:
     ]
 
 
+class Play:
+    """Lists, orders and templates come while others are taken in."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+        self.declarations = Declarations()
+        self.follower = Follower(self.declarations)
+        self.lists: dict[str, list[DeclaredAdapter]] = {}
+        self.added: dict[str, dict[str, DeclaredAdapter]] = {"command": {}, "template": {}}
+        self.works: list[Steps[None]] = []
+
+    def replace(self) -> None:
+        origin = self.data.draw(st.sampled_from(("file", "kubernetes")))
+        of_origin = [replace(each, origin=origin) for each in self.data.draw(_lists())]
+        self.lists[origin] = of_origin
+        self.works.append(self.declarations.replace_in_steps(origin, of_origin))
+        next(self.works[-1], None)
+
+    def add(self) -> None:
+        origin = self.data.draw(st.sampled_from(("command", "template")))
+        name, version = self.data.draw(st.tuples(st.sampled_from("abcx"), st.sampled_from("12")))
+        adapter = declared(name, f"s3://lora/{version}", version=version, origin=origin)
+        if self.declarations.add(origin, adapter) or name in self.added[origin]:
+            self.added[origin][name] = adapter
+
+    def discard(self) -> None:
+        origin = self.data.draw(st.sampled_from(("command", "template")))
+        name = self.data.draw(st.sampled_from("abcx"))
+        was_added = self.added[origin].pop(name, None) is not None
+        assert self.declarations.discard(origin, name) == was_added
+
+    def find_other(self) -> None:
+        self.declarations.plain_is_other(self.data.draw(st.sampled_from("abcdef")))
+
+    def go_on(self) -> None:
+        if self.works:
+            next(self.data.draw(st.sampled_from(self.works)), None)
+
+    def end(self) -> None:
+        for work in self.data.draw(st.permutations(self.works)):
+            all_at_once(work)
+
+    def fresh(self) -> Declarations:
+        """Return the same as if it had been declared from nothing."""
+        fresh = Declarations()
+        for origin, of_origin in self.added.items():
+            all_at_once(fresh.replace_added(origin, of_origin.values()))
+        for origin, some in self.lists.items():
+            fresh.replace(origin, some)
+        return fresh
+
+
 @pytest.mark.slow
 @given(st.data())
 def test_listeners_know_what_is_declared_whatever_comes_in_between(data: st.DataObject) -> None:
@@ -129,50 +181,15 @@ def test_listeners_know_what_is_declared_whatever_comes_in_between(data: st.Data
         # So that short lists take many steps, too.
         patch.setattr(declarations_module, "_MERGED_AT_ONCE", 2)
         patch.setattr(declarations_module, "NAMES_AT_ONCE", 2)
-        _play(data)
-
-
-def _play(data: st.DataObject) -> None:
-    declarations = Declarations()
-    follower = Follower(declarations)
-    lists: dict[str, list[DeclaredAdapter]] = {}
-    added: dict[str, dict[str, DeclaredAdapter]] = {"command": {}, "template": {}}
-    works: list[Iterator[None]] = []
-    for _ in range(data.draw(st.integers(1, 20))):
-        match data.draw(st.integers(0, 7)):
-            case 0 | 1:
-                origin = data.draw(st.sampled_from(("file", "kubernetes")))
-                lists[origin] = [replace(each, origin=origin) for each in data.draw(_lists())]
-                works.append(declarations.replace_in_steps(origin, lists[origin]))
-                next(works[-1], None)
-            case 2:
-                origin = data.draw(st.sampled_from(("command", "template")))
-                name, source = data.draw(st.sampled_from("abcx")), data.draw(st.sampled_from("12"))
-                adapter = declared(name, f"s3://lora/{source}", version=source, origin=origin)
-                if declarations.add(origin, adapter) or name in added[origin]:
-                    added[origin][name] = adapter
-            case 3:
-                origin = data.draw(st.sampled_from(("command", "template")))
-                name = data.draw(st.sampled_from("abcx"))
-                assert declarations.discard(origin, name) == (name in added[origin])
-                added[origin].pop(name, None)
-            case 4:
-                declarations.plain_is_other(data.draw(st.sampled_from("abcdef")))
-            case _:
-                if works:
-                    with suppress(StopIteration):
-                        next(data.draw(st.sampled_from(works)))
-    for work in data.draw(st.permutations(works)):
-        all_at_once(work)
+        play = Play(data)
+        moves = [play.replace, play.add, play.discard, play.find_other, play.go_on, play.go_on]
+        for _ in range(data.draw(st.integers(1, 20))):
+            data.draw(st.sampled_from(moves))()
+        play.end()
+    declarations = play.declarations
     assert not declarations.is_telling
-    assert follower.known == {each.name: each for each in declarations}
-    # The same as if all had been declared at once.
-    fresh = Declarations()
-    for origin, of_origin in added.items():
-        all_at_once(fresh.replace_added(origin, of_origin.values()))
-    for origin, some in lists.items():
-        fresh.replace(origin, some)
-    assert _described(declarations) == _described(fresh)
+    assert play.follower.known == {each.name: each for each in declarations}
+    assert _described(declarations) == _described(play.fresh())
     for adapter in tuple(declarations):
         assert declarations.get(adapter.name) is adapter
         for alias in adapter.aliases:
