@@ -1,12 +1,9 @@
 """Makes the parts of the router from its settings. ``app`` puts them together."""
 
-import asyncio
-import time
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from lora_router.clock import Timer
 from lora_router.config.settings import Settings
 from lora_router.discovery.pods_file import PodsFile
 from lora_router.endpoint_discovery.service import PATH as ENDPOINTS_PATH
@@ -30,6 +27,7 @@ from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from lora_router.grpc_server.limits import Limits as ConnectionLimits
 from lora_router.grpc_server.limits import ProcessLimits
+from lora_router.loop_clock import LoopClock
 from lora_router.peering.exchange_call import Exchange
 from lora_router.peering.service import PATH as PEERS_PATH
 from lora_router.routing.algorithm import AlgorithmOptions
@@ -76,16 +74,6 @@ class Discovery(Protocol):
 
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
-
-
-class LoopClock:
-    """The clock of the running event loop. The scraper uses the same."""
-
-    now = staticmethod(time.monotonic)
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Schedule one call, ``seconds`` from now."""
-        return asyncio.get_running_loop().call_later(seconds, call)
 
 
 def make_fleet(settings: Settings) -> Fleet:

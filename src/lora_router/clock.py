@@ -18,7 +18,11 @@ class Clock(Protocol):
         """Return seconds, monotonic."""
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, ``seconds`` from now."""
+        """Call once, ``seconds`` from now.
+
+        It is never called before ``now`` has grown by so much. So a call finds that what it was
+        scheduled for is due, and need not schedule itself again.
+        """
 
 
 class LateTurns:

@@ -19,7 +19,6 @@ from lora_router.app_metrics import (
     add_watchdog_metrics,
 )
 from lora_router.assembly import (
-    LoopClock,
     follow_rewrites,
     make_director,
     make_fleet,
@@ -35,6 +34,7 @@ from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.fleet.ambiguous_names import AmbiguousNames
+from lora_router.loop_clock import LoopClock
 from lora_router.observation_assembly import follow_decisions, make_decisions, make_traces
 from lora_router.peer_assembly import WorkerPeers, make_peering
 from lora_router.peering.metrics import PeerMetrics

@@ -12,11 +12,11 @@ from lora_router.adapters.first_places import WaitsForAdapters
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.orders import Orders
 from lora_router.adapters.planner import Planner
-from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.debug.loading import Loading
 from lora_router.fleet.fleet import Fleet
 from lora_router.loader_metrics import LoaderMetrics
+from lora_router.loop_clock import LoopClock
 from lora_router.peering.withdrawals import Withdrawals
 from lora_router.scrape.adapter_calls import AdapterCalls
 from lora_router.scrape.pod_access import PodAccess

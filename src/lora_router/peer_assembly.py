@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
+from lora_router.loop_clock import LoopClock
 from lora_router.peering.addresses import AddressSource, FoundPeers, ListedPeers
 from lora_router.peering.secret import Secret
 from lora_router.peering.worker_place import WorkerPlace

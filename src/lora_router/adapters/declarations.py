@@ -19,10 +19,11 @@ Rules:
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
+from lora_router.adapters.merged_lists import Merged, Problem
 from lora_router.steps import Steps, all_at_once
 
 ORIGINS = ("file", "kubernetes", "command", "template")
@@ -33,56 +34,6 @@ _MERGED_AT_ONCE = 512
 MAX_PLAIN = 2 * MAX_DECLARED
 """Names of which it is remembered from where pods have them. Clients choose those of templates."""
 _DERIVED_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A declaration that is not in use."""
-
-    name: str
-    origin: str
-    reason: str
-    """A sentence that names what is wrong and what is allowed."""
-
-
-class _Merged:
-    """The lists of all origins, as one."""
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, DeclaredAdapter] = {}
-        self.by_alias: dict[str, DeclaredAdapter] = {}
-        self.problems: list[Problem] = []
-
-    def get(self, name: str) -> DeclaredAdapter | None:
-        """Return the adapter that clients mean by a name or an alias."""
-        return self.by_name.get(name) or self.by_alias.get(name)
-
-    def why_not(self, adapter: DeclaredAdapter) -> Problem | None:
-        """Return why an adapter cannot be added, or ``None``."""
-        other = self.get(adapter.name)
-        if other is not None:
-            return _double(adapter, adapter.name, other)
-        if len(self.by_name) >= MAX_DECLARED:
-            reason = f"more than {MAX_DECLARED} adapters are declared"
-            return Problem(adapter.name, adapter.origin, reason)
-        return None
-
-    def put(self, adapter: DeclaredAdapter) -> None:
-        """Add an adapter that can be added, and those of its aliases that are free."""
-        self.by_name[adapter.name] = adapter
-        for alias in adapter.aliases:
-            other = self.get(alias)
-            if other is None:
-                self.by_alias[alias] = adapter
-            elif other is not adapter:
-                self.problems.append(_double(adapter, alias, other))
-
-    def change(self, adapter: DeclaredAdapter, now: DeclaredAdapter) -> None:
-        """Put an adapter in the place of one with the same name and aliases."""
-        self.by_name[now.name] = now
-        for alias in adapter.aliases:
-            if self.by_alias.get(alias) is adapter:
-                self.by_alias[alias] = now
 
 
 class Declarations:
@@ -99,7 +50,7 @@ class Declarations:
         self._lists: dict[str, tuple[DeclaredAdapter, ...]] = {}
         self._added: dict[str, dict[str, DeclaredAdapter]] = {}
         """By origin and name: those that were added one by one."""
-        self._used = _Merged()
+        self._used = Merged()
         self._plain: OrderedDict[str, str | None] = OrderedDict()
         """By name: the source that pods have under the name without a version; ``None``: another
         one than any that is declared now. Also names of adapters that are gone, and of those that
@@ -108,6 +59,9 @@ class Declarations:
         """By name: the old version of an adapter whose new one gets only a share."""
         self._merges = 0
         """How many merges have begun. Only the last one is of use: it has all lists."""
+        self._teller = 0
+        """The merge that tells listeners. While its names are noted, no earlier one may tell them:
+        they are not in use yet."""
         self._late: dict[str, None] | None = None
         """Names that were changed one by one while lists are merged; ``None``: none are."""
         self._untold: OrderedDict[str, DeclaredAdapter | None] = OrderedDict()
@@ -178,6 +132,7 @@ class Declarations:
         if adapter.aliases or (before is None and self._used.why_not(adapter) is not None):
             return False
         of_origin[name] = adapter
+        self._changed_late(name)
         if before is None or (used is not None and used.origin == before.origin):
             self._used.by_name[name] = self._versioned(adapter)
             self._changed_one(name, used)
@@ -197,6 +152,7 @@ class Declarations:
         used = self._used.by_name.get(name)
         if adapter is None:
             return False
+        self._changed_late(name)
         if used is None or used.origin != adapter.origin:
             mine = (name, adapter.origin)
             self.problems = [each for each in self.problems if (each.name, each.origin) != mine]
@@ -241,9 +197,13 @@ class Declarations:
             # What pods have is not what was declared before: it is not kept.
             self._changed_one(name, None)
 
-    def _changed_one(self, name: str, was: DeclaredAdapter | None) -> None:
+    def _changed_late(self, name: str) -> None:
+        """Note a name that was changed one by one: a merge under way may have passed it."""
         if self._late is not None:
             self._late[name] = None
+
+    def _changed_one(self, name: str, was: DeclaredAdapter | None) -> None:
+        self._changed_late(name)
         self._untold.setdefault(name, was)
         self._tell([name])
 
@@ -287,7 +247,7 @@ class Declarations:
     def _merge(self) -> Steps[None]:
         self._merges += 1
         number, self._late = self._merges, {}
-        merged = _Merged()
+        merged = Merged()
         changed: dict[str, None] = {}
         before = self._used.by_name
         for count, declared in enumerate(self._all(), 1):
@@ -300,6 +260,8 @@ class Declarations:
                 else:
                     changed[declared.name] = None
                 merged.put(adapter)
+                if adapter.aliases and merged.has_other_aliases(adapter, self._used):
+                    changed[declared.name] = None
             else:
                 merged.problems.append(problem)
             if count % _MERGED_AT_ONCE == 0:
@@ -308,15 +270,16 @@ class Declarations:
                     return
         is_used = yield from self._use(merged, changed, number)
         if is_used:
-            yield from self._tell_in_steps()
+            yield from self._tell_in_steps(number)
 
     def _all(self) -> Iterator[DeclaredAdapter]:
         for origin in ORIGINS:
             yield from self._lists.get(origin, ())
             yield from tuple(self._added.get(origin, {}).values())
 
-    def _use(self, merged: _Merged, changed: Collection[str], number: int) -> Steps[bool]:
+    def _use(self, merged: Merged, changed: Collection[str], number: int) -> Steps[bool]:
         """Use the merged lists from one moment on. Return whether they are of use."""
+        self._teller = number
         before = self._used.by_name
         gone = before.keys() - merged.by_name.keys()
         for count, name in enumerate((*changed, *gone), 1):
@@ -332,7 +295,7 @@ class Declarations:
         self.problems = tuple(merged.problems)
         return True
 
-    def _take_late(self, merged: _Merged, name: str) -> None:
+    def _take_late(self, merged: Merged, name: str) -> None:
         """Take in a name that was changed while the lists were merged."""
         found = merged.by_name.get(name)
         if found is not None and found.origin in self._added:
@@ -342,7 +305,7 @@ class Declarations:
             merged.change(found, self._versioned(found))
         self._take_added(merged, name)
 
-    def _take_added(self, merged: _Merged, name: str) -> None:
+    def _take_added(self, merged: Merged, name: str) -> None:
         """Use what was added under a name, if nothing takes precedence."""
         for origin in ORIGINS:
             adapter = self._added.get(origin, {}).get(name)
@@ -354,8 +317,8 @@ class Declarations:
                     merged.by_name[name] = self._versioned(adapter)
                 return
 
-    def _tell_in_steps(self) -> Steps[None]:
-        while self._untold:
+    def _tell_in_steps(self, number: int) -> Steps[None]:
+        while self._untold and number == self._teller:
             self._tell(tuple(islice(self._untold, NAMES_AT_ONCE)))
             yield
 
@@ -382,8 +345,3 @@ def is_same_source(one: str, other: str) -> bool:
 def derived_version(source: str) -> str:
     """Return the version of an adapter that is declared without one: 8 hexadecimal digits."""
     return hashlib.blake2b(source.encode(), digest_size=_DERIVED_BYTES).hexdigest()
-
-
-def _double(adapter: DeclaredAdapter, name: str, other: DeclaredAdapter) -> Problem:
-    reason = f"{name!r} is declared already by {other.origin} as {other.name!r}"
-    return Problem(adapter.name, adapter.origin, reason)

@@ -10,14 +10,15 @@ from itertools import islice
 from typing import Protocol
 
 from lora_router.adapters.backoff import Failures, refused_until
-from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place
 from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.pod_search import KnowsSelections, PodSearch
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import Slices, Work
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.routing.selection import Selection
 
 MAX_NEW = 64
 """Adapters that are placed before the next plan because they were just declared."""
@@ -25,11 +26,9 @@ MAX_WAITING = 1024
 """Adapters that are placed out of turn."""
 _PODS_AT_ONCE = 200
 _NAMES_AT_ONCE = 16
-_NO_POD_SECONDS = 5.0
-"""After which it is looked again whether some pod may have an adapter that none may have."""
 
 
-class WaitsForAdapters(Protocol):
+class WaitsForAdapters(KnowsSelections, Protocol):
     """What holds requests for adapters that no pod lists (``first_use``)."""
 
     def failed(self, served: str, detail: str, seconds: float) -> None:
@@ -38,8 +37,10 @@ class WaitsForAdapters(Protocol):
     def loaded(self, served: str) -> None:
         """Note that an adapter has been loaded."""
 
-    def may_go_to(self, served: str, state: PodState) -> bool:
-        """Return whether requests that wait for an adapter may go to a pod."""
+    def failed_for(
+        self, served: str, selections: Collection[Selection], detail: str, seconds: float
+    ) -> None:
+        """Refuse those of them that may go to some pods, none of which can load the adapter."""
 
 
 @dataclass(slots=True)
@@ -50,6 +51,8 @@ class _Asked:
     """When it was asked for first."""
     pod: PodLoads | None = None
     """The pod that loads it; ``None``: none was found yet."""
+    selections: Collection[Selection] | None = None
+    """To which pods requests might go for which none was found; ``None``: the search goes on."""
 
 
 class FirstPlaces:
@@ -91,12 +94,22 @@ class FirstPlaces:
 
     def add(self, name: str) -> bool:
         """Note that requests wait for an adapter; return whether that is news, and of use."""
-        if name in self.names or len(self.names) >= MAX_WAITING:
+        asked = self.names.get(name)
+        if asked is not None:
+            return self._may_go_elsewhere(name, asked)
+        if len(self.names) >= MAX_WAITING:
             return False
         if name not in self._retirement.declared or self._fleet.serving(name).pods:
             return False
         self.names[name] = _Asked(self._now())
         return True
+
+    def _may_go_elsewhere(self, name: str, asked: _Asked) -> bool:
+        """Return whether requests may go to other pods than those among which none was found."""
+        known, waits = asked.selections, self._waits
+        if asked.pod is not None or known is None or waits is None:
+            return False
+        return any(each not in known for each in waits.selections(name))
 
     def listed(self, names: Collection[str]) -> None:
         """Note what a pod lists."""
@@ -152,6 +165,8 @@ class FirstPlaces:
     def place(self, name: str) -> None:
         """Find a place for an adapter, in place of the one that it has."""
         self._assign(name, None)
+        if name in self.names:
+            self.names[name].selections = None
         self._slices.do(self._place(name))
 
     def place_new(self, names: Iterable[str]) -> None:
@@ -184,40 +199,27 @@ class FirstPlaces:
         if is_waited_for and until > now and waits is not None:
             waits.failed(name, "no pod can load it", until - now)
             return
-        best: PodLoads | None = None
-        may_have_it = in_vain = full = 0
-        next_at = now + _NO_POD_SECONDS
+        search = PodSearch(
+            adapter, self._retirement, failing, waits, now, is_waited_for=is_waited_for
+        )
         for number, pod in enumerate(tuple(self._pods.values()), 1):
             if number % _PODS_AT_ONCE == 0:
                 yield
-            state = pod.state
-            if (
-                adapter.base_model not in state.base_models
-                or not adapter.pods.admits(state.pod)
-                or (waits is not None and not waits.may_go_to(name, state))
-            ):
-                continue
-            may_have_it += 1
-            failure = failing.get(state)
-            fails = failure is not None and failure.next_at > now
-            if fails or pod.blocked_until > now:
-                until = max(pod.blocked_until, now if failure is None else failure.next_at)
-                next_at = min(next_at, until) if in_vain else until
-                in_vain += 1
-            elif not pod.is_fit(now) or not (is_waited_for or pod.free > len(pod.missing)):
-                continue
-            elif self._stays_full(pod):
-                full += 1
-            elif best is None or _preference(pod, adapter) < _preference(best, adapter):
-                best = pod
+            search.look_at(pod)
+        if asked is not None:
+            asked.selections = search.selections
+        best = search.best
         if best is not None and self._is_there(best):
             self._assign(name, best)
             reason = "first-use" if is_waited_for else "copies"
             best.put_first(Place(adapter, best.state, reason))
             self._look_at(best)
-        elif best is None and is_waited_for and in_vain + full == may_have_it and waits is not None:
-            why = "no pod has room for it" if full and not in_vain else "no pod can load it"
-            waits.failed(name, why, max(0.0, next_at - now))
+        if is_waited_for and waits is not None:
+            if search.why_none:
+                waits.failed(name, search.why_none, search.seconds)
+            elif search.in_vain:
+                why = "none of the pods that the request may go to can load it"
+                waits.failed_for(name, tuple(search.in_vain), why, search.seconds)
 
     def _assign(self, name: str, pod: PodLoads | None) -> None:
         """Take note of the pod that loads an adapter, if requests wait for it."""
@@ -236,29 +238,3 @@ class FirstPlaces:
     def _drop(self, name: str) -> None:
         self._assign(name, None)
         self.names.pop(name, None)
-
-    def _stays_full(self, pod: PodLoads) -> bool:
-        """Return whether nothing that the pod lists may leave for another adapter."""
-        if pod.free > 0 or pod.leaving is not None or pod.lost:
-            return False
-        return not any(map(self._retirement.may_make_room, pod.state.adapters))
-
-
-def _preference(
-    pod: PodLoads, adapter: DeclaredAdapter
-) -> tuple[bool, bool, bool, int, bool, bool, float]:
-    """Return a key by which the pod is first that can serve an adapter soonest.
-
-    It has a slot for it, and the fewest loads to do before. Of several, it is one on which the
-    adapter belongs, and then the one with the fewest requests for each slot. An adapter with a
-    declared number of copies goes where it belongs, because it may not stay anywhere else. A pod
-    whose last call failed comes last.
-    """
-    is_elsewhere = adapter.served_name not in pod.wanted
-    is_bound = adapter.pods.copies is not None
-    beliefs, before = pod.state.beliefs, len(pod.first)
-    has_slot = beliefs.free_slots is None or beliefs.free_slots > before
-    loads = max(before, pod.call is not None)
-    requests = pod.requests / (beliefs.slots or 1)
-    fails, is_excluded = pod.refusals > 0, is_bound and is_elsewhere
-    return fails, is_excluded, not has_slot, loads, is_elsewhere, pod.free <= 0, requests

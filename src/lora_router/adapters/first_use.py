@@ -6,6 +6,7 @@ knows of requests that wait.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 from lora_router.adapters.declarations import Declarations
@@ -20,10 +21,17 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.routing.declared_names import DeclaredName
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.selection import EVERY_POD, Selection
 
 TICK_SECONDS = 0.25
 """Time between two looks at what other routers hold."""
 MAX_FAILED = 4096
+MAX_NARROW = 256
+"""Filters and subsets of which it is remembered that an adapter cannot be loaded for them. Clients
+choose them."""
+MAX_SELECTIONS = 16
+"""Queues of an adapter that have a say in where it is loaded, those that came first. If there are
+more, requests of the others wait in vain, until their time is up."""
 _NO_BASES: frozenset[str] = frozenset()
 
 
@@ -68,6 +76,8 @@ class FirstUse:
         self._reception = reception
         self._clock = clock
         self._failed: dict[str, _Failed] = {}
+        self._narrow: dict[tuple[str, Selection], _Failed] = {}
+        """Adapters that cannot be loaded where some requests may go, and can be elsewhere."""
         self._catalogs: dict[str, Catalog] | None = None
         self._is_running = False
         self.on_wanted: Callable[[str], None] = _nothing
@@ -103,16 +113,10 @@ class FirstUse:
             problem = Refused(Refusal.TOO_MANY_HELD, model=model)
         failed = self._failed.get(model)
         if failed is not None:
-            seconds = failed.until - self._clock.now()
-            if seconds > 0:
-                problem = Refused(
-                    Refusal.ADAPTER_NOT_LOADED,
-                    model=adapter.name,
-                    detail=failed.detail,
-                    wait=seconds,
-                )
+            problem = self._refused(adapter.name, failed) or problem
         admits = None if adapter.pods == BY_DEMAND else adapter.pods.admits
-        return DeclaredName(adapter.name, adapter.base_model, admits, problem)
+        narrow = None if not self._narrow else partial(self._narrow_problem, model, adapter.name)
+        return DeclaredName(adapter.name, adapter.base_model, admits, problem, narrow)
 
     def want(self, model: str) -> None:
         """Have an adapter loaded for which a request waits, or waited in vain."""
@@ -161,19 +165,39 @@ class FirstUse:
         self._templated.failed(plain_name(served))
         self._reception.room.expire_queues_of(served)
 
+    def failed_for(
+        self, served: str, selections: Collection[Selection], detail: str, seconds: float
+    ) -> None:
+        """Refuse only requests that may go to some pods, none of which can load an adapter.
+
+        The other arguments are those of ``failed``. Other routers do not hear of it: they wait.
+        """
+        for selection in selections:
+            key = served, selection
+            self._narrow.pop(key, None)
+            if len(self._narrow) >= MAX_NARROW:
+                del self._narrow[next(iter(self._narrow))]
+            self._narrow[key] = _Failed(detail, self._clock.now() + seconds)
+        self._reception.room.expire_queues_of(served, selections)
+
     def loaded(self, served: str) -> None:
         """Note that an adapter has been loaded: forget that it could not be."""
-        self._failed.pop(served, None)
+        self._forget_failure(served)
         self._sources.loaded(served)
 
-    def may_go_to(self, served: str, state: PodState) -> bool:
-        """Return whether requests that wait here for an adapter may go to a pod.
+    def selections(self, served: str) -> Collection[Selection]:
+        """Return to which pods requests for an adapter may go that wait, in the order they came.
 
-        A client's filter or the gateway's subset may exclude it. The first request counts.
+        A client's filter or the gateway's subset may exclude pods. It is not known what excludes
+        them for requests that wait in other routers.
         """
-        asked = self._reception.room.question_about(served)
-        finder = self._reception.finder
-        return asked is None or finder.selects(state, asked.pod_filter, asked.subset)
+        here = self._reception.room.roll.selections_of(served, MAX_SELECTIONS)
+        is_held = any(served in held for held in self._fleet.peers.held())
+        return {**dict.fromkeys(here), EVERY_POD: None} if is_held or not here else here
+
+    def selects(self, selection: Selection, state: PodState) -> bool:
+        """Return whether requests may go to a pod."""
+        return self._reception.finder.selects(state, *selection)
 
     def waiting(self) -> frozenset[str]:
         """Return the served names of adapters for which requests wait, and that no pod lists."""
@@ -194,9 +218,26 @@ class FirstUse:
         self._catalogs = None
         for name in names:
             adapter = self._declarations.named(name)
-            self._failed.pop(name, None)
+            self._forget_failure(name)
             if adapter is not None:
-                self._failed.pop(adapter.served_name, None)
+                self._forget_failure(adapter.served_name)
+
+    def _forget_failure(self, served: str) -> None:
+        self._failed.pop(served, None)
+        for key in [key for key in self._narrow if key[0] == served]:
+            del self._narrow[key]
+
+    def _refused(self, name: str, failed: _Failed) -> Refused | None:
+        """Return why requests are refused; ``None``: that was long enough ago."""
+        seconds = failed.until - self._clock.now()
+        if seconds <= 0:
+            return None
+        refusal = Refusal.ADAPTER_NOT_LOADED
+        return Refused(refusal, model=name, detail=failed.detail, wait=seconds)
+
+    def _narrow_problem(self, served: str, name: str, selection: Selection) -> Refused | None:
+        failed = self._narrow.get((served, selection))
+        return None if failed is None else self._refused(name, failed)
 
     def _held_by_peers(self) -> set[str]:
         return {name for held in self._fleet.peers.held() for name in held}

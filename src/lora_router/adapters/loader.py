@@ -25,7 +25,7 @@ from itertools import islice
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
 from lora_router.adapters.capacity import may_take_loads
-from lora_router.adapters.changed_lists import LOOKS_AT_ONCE, ChangedLists
+from lora_router.adapters.changed_lists import ChangedLists
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
@@ -33,8 +33,8 @@ from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdap
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
-from lora_router.adapters.planning import Plan, demand_to_plan
-from lora_router.adapters.pod_loads import PodLoads, withdrawn_on
+from lora_router.adapters.planning import Plan, apply_plan, demand_to_plan
+from lora_router.adapters.pod_loads import PodLoads, unlisted_on
 from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
@@ -100,7 +100,7 @@ class Loader:
         self._planner = planner or Planner()
         rng = rng or random.Random()
         slices = self._slices = Slices(clock)
-        removed = RemovedNames(fleet, clock, slices, lambda each: withdrawn_on(self.pods.get(each)))
+        removed = RemovedNames(fleet, clock, slices, lambda each: unlisted_on(self.pods.get(each)))
         self.retirement = Retirement(declarations, removed)
         self.failures = Failures(clock.now, rng)
         self.tally = Tally()
@@ -366,21 +366,8 @@ class Loader:
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
         self._first.renew(waiting, demand)
-        looks = 0
         is_whole, self._looks_at_all = self._looks_at_all, False
-        changed = plan.by_pod if is_whole or plan.changed is None else plan.changed
-        for state in changed:
-            wanted, pod = plan.by_pod[state], self.pods.get(state)
-            if pod is not None:
-                pod.plan(wanted)
-                # While only the demand changed, a pod that loads goes on as planned: plans that are
-                # made while a fleet fills differ by chance.
-                if is_whole or pod.call is None:
-                    self._derive(pod)
-                looks += len(wanted) + len(state.adapters)
-            if looks > LOOKS_AT_ONCE:
-                looks = 0
-                yield
+        yield from apply_plan(plan, self.pods, self._derive, is_whole=is_whole)
         yield from self._first.planned()
         now = self._clock.now()
         self.surveys.changed()

@@ -1,9 +1,10 @@
-"""What belongs where, for the loader: made in steps of about a millisecond."""
+"""What belongs where, for the loader: made and applied in steps of about a millisecond."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 
+from lora_router.adapters.changed_lists import LOOKS_AT_ONCE
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place
 from lora_router.adapters.pod_loads import PodLoads
@@ -46,6 +47,41 @@ def plan_in_steps(places: Iterable[Place], pods: Sequence[PodState], demand: Dem
             by_name.setdefault(name, []).append(place.state)
         yield
     return Plan(by_pod, by_name, demand)
+
+
+def apply_plan(
+    plan: Plan,
+    pods: Mapping[PodState, PodLoads],
+    derive: Callable[[PodLoads], None],
+    *,
+    is_whole: bool,
+) -> Steps[None]:
+    """Tell pods what belongs there.
+
+    Args:
+        plan: The plan.
+        pods: The records of all pods.
+        derive: Finds out what is missing on a pod.
+        is_whole: Whether more than the demand may have changed since the plan before.
+    """
+    looks = 0
+    changed = plan.by_pod if is_whole or plan.changed is None else plan.changed
+    left_out = [state for state, pod in pods.items() if pod.wanted and state not in plan.by_pod]
+    for state in chain(changed, left_out):
+        wanted, pod = plan.by_pod.get(state), pods.get(state)
+        if pod is not None:
+            if wanted is None:
+                pod.left_out()
+            else:
+                pod.plan(wanted)
+            # While only the demand changed, a pod that loads goes on as planned: plans that are
+            # made while a fleet fills differ by chance.
+            if is_whole or pod.call is None:
+                derive(pod)
+            looks += len(pod.wanted) + len(state.adapters)
+        if looks > LOOKS_AT_ONCE:
+            looks = 0
+            yield
 
 
 def demand_to_plan(demand: Demand, retirement: Retirement, pods: Iterable[PodLoads]) -> Demand:

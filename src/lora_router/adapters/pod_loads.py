@@ -191,6 +191,10 @@ class PodLoads:
         """Take in what belongs there by a new plan. ``derive`` is to be called then."""
         self.wanted, self.is_planned = wanted, True
 
+    def left_out(self) -> None:
+        """Note that the last plan did not know it: what belonged there belongs elsewhere now."""
+        self.wanted, self.is_planned = _NO_PLACES, False
+
     def sources_changed(self, before: Mapping[str, str]) -> None:
         """Note from where it loaded what has other sources now, unless that is known better."""
         for name in before.keys() & self.state.adapters.keys() if before else ():
@@ -233,3 +237,11 @@ def withdrawn_on(pod: PodLoads | None) -> tuple[str, ...]:
     if pod is None:
         return ()
     return pod.lost if pod.leaving is None else (pod.leaving.name, *pod.lost)
+
+
+def unlisted_on(pod: PodLoads | None) -> tuple[str, ...]:
+    """Return what a pod has, or soon may have, although the fleet does not list it."""
+    if pod is None:
+        return ()
+    loading = () if pod.call is None else (pod.call.name,)
+    return (*withdrawn_on(pod), *loading)

@@ -95,6 +95,10 @@ class Retirement:
         """Return the declared adapter of a name."""
         return self._known.get(name)
 
+    def kept(self, name: str) -> DeclaredAdapter | None:
+        """Return the version before the first of some canaries, by name, if it is known."""
+        return self._kept.get(name)
+
     def remove(self, name: str) -> None:
         """Let pods no longer serve a name, although it was never declared."""
         self._removed.add(name)

@@ -1,7 +1,7 @@
 """What to do next on one pod: load, withdraw, unload, restore, or wait. No state, no I/O."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Literal, TypeAlias
 
@@ -9,6 +9,7 @@ from lora_router.adapters.backoff import Failures
 from lora_router.adapters.places import Place
 from lora_router.adapters.pod_loads import Leaving, PodLoads, Why
 from lora_router.adapters.retirement import Retirement
+from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
@@ -39,6 +40,8 @@ SERVING = 0.1
 """Requests in flight on a pod from which on it serves, if it has none at the moment."""
 _LOOKS = 64
 """Missing adapters that are looked at for one step."""
+_PODS = 16
+"""Pods with an older version that are looked at for one step."""
 _AGAIN_SECONDS = 1.0
 """When to look again for what no event reports."""
 
@@ -196,7 +199,9 @@ def _step_of_missing(
     wait: Wait | None = None
     ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
     for name in islice(chain(_first_uses(pod), pod.missing), _LOOKS):
-        place = pod.missing[name]
+        place = _as_declared(pod.missing[name], around)
+        if place is None:
+            continue
         pause = _pause(pod, name, now, around)
         if pause is not None:
             wait = _sooner(wait, pause)
@@ -211,6 +216,19 @@ def _step_of_missing(
             return _sooner(wait, Wait(now + _AGAIN_SECONDS, "memory"))
         return Withdraw(victim, "makes-room")
     return wait
+
+
+def _as_declared(place: Place, around: Surroundings) -> Place | None:
+    """Return a place with the adapter as it is declared now; ``None``: it is no place for it.
+
+    The declaration may have changed or gone since the plan was made.
+    """
+    adapter = around.retirement.declared.get(place.adapter.served_name)
+    if adapter is place.adapter:
+        return place
+    if adapter is None or not may_be_on(adapter, place.state):
+        return None
+    return replace(place, adapter=adapter)
 
 
 def _first_uses(pod: PodLoads) -> Sequence[str]:
@@ -241,7 +259,9 @@ def _least_useful(pod: PodLoads, now: float, around: Surroundings) -> str | None
     uses = state.beliefs.last_uses
     found: tuple[tuple[bool, float, float], str] | None = None
     for name in state.adapters:
-        if name in pod.wanted or not around.retirement.may_make_room(name):
+        if name in pod.wanted:
+            continue
+        if not around.retirement.may_make_room(name) and not _is_spare(pod, name, around):
             continue
         is_older = around.retirement.is_outdated(name) and not _may_retire(name, around)
         if is_older and not pod.first:
@@ -258,12 +278,16 @@ def _least_useful(pod: PodLoads, now: float, around: Surroundings) -> str | None
 
 
 def _may_leave(pod: PodLoads, name: str, around: Surroundings) -> bool:
+    """Return whether an adapter must not stay on a pod, and is not needed there."""
+    return around.retirement.is_bound_elsewhere(name, pod.state) and _is_spare(pod, name, around)
+
+
+def _is_spare(pod: PodLoads, name: str, around: Surroundings) -> bool:
     """Return whether an adapter is not needed on a pod, because it is loaded where it belongs."""
     places = around.places.get(name, ())
     return (
         bool(places)
         and pod.state not in places
-        and around.retirement.is_bound_elsewhere(name, pod.state)
         and not around.is_held(name)
         and all(name in state.adapters for state in places)
     )
@@ -274,11 +298,11 @@ def _may_retire(name: str, around: Surroundings) -> bool:
     successor = around.retirement.successor(name)
     if successor is None:
         return True
-    return (
-        successor.share >= 100
-        and bool(around.fleet.serving(successor.served_name).pods)
-        and around.may_leave(name)
-    )
+    kept, serving = around.retirement.kept(successor.name), around.fleet.serving
+    if kept is None and successor.share < 100:
+        return False  # It may be the one that gets the other requests.
+    is_served = serving(successor.served_name).pods or (kept and serving(kept.served_name).pods)
+    return bool(is_served) and around.may_leave(name)
 
 
 def _may_be_replaced(
@@ -287,23 +311,27 @@ def _may_be_replaced(
     """Return whether an older version makes way for the new one, although it gets requests.
 
     It does where the new one belongs and has no other room, on some pods at a time. The last copy
-    does only if the new version belongs nowhere else.
+    of all older versions does only if the new version belongs nowhere else.
     """
     successor = around.retirement.successor(name)
     if successor is None or successor.share < 100 or pod.free > 0:
         return False
     new = successor.served_name
-    place = pod.missing.get(new)
+    planned = pod.missing.get(new)
+    place = None if planned is None else _as_declared(planned, around)
     if place is None or around.failures.of_adapter(new):
         return False
     is_due = pod.budget.ready_at(now) <= now or not is_serving(pod, around)
     if not (is_due or new in pod.first or _is_urgent(pod, place, around)):
         return False
     fleet, places = around.fleet, around.places.get(new, ())
-    copies = len(fleet.serving(name).pods)
+    older = _older_versions(name, new, around)
+    copies = sum(len(fleet.serving(each).pods) for each in older)
     if copies > 1:
+        if not around.may_leave(name) and _has_unused(older - {name}, new, places, around):
+            return False
         most = max(1, copies // AT_ONCE)
-        changing = (each for each in places if _has_neither(each, name, new))
+        changing = (each for each in places if _has_neither(each, older, new))
         return next(islice(changing, most - 1, None), None) is None
     if fleet.serving(new).pods or around.is_held(name):
         return False
@@ -312,8 +340,28 @@ def _may_be_replaced(
     return now >= since + IDLE_SECONDS or not in_use(pod.state, name)
 
 
-def _has_neither(state: PodState, old: str, new: str) -> bool:
-    return old not in state.adapters and new not in state.adapters
+def _older_versions(name: str, new: str, around: Surroundings) -> Set[str]:
+    """Return the older versions of an adapter: requests may go from each of them to the others."""
+    return {name, *around.retirement.older_than(new)}
+
+
+def _has_unused(
+    names: Iterable[str], new: str, places: Collection[PodState], around: Surroundings
+) -> bool:
+    """Return whether others of several older versions make way first.
+
+    Requests go to only one of them, so that it is the last one to leave.
+    """
+    return any(
+        new not in state.adapters and not in_use(state, name) and state in places
+        for name in names
+        for state in islice(around.fleet.serving(name).pods, _PODS)
+    )
+
+
+def _has_neither(state: PodState, older: Iterable[str], new: str) -> bool:
+    listed = state.adapters
+    return new not in listed and not any(name in listed for name in older)
 
 
 def _is_replaced(pod: PodLoads, name: str, around: Surroundings) -> bool:
@@ -326,6 +374,9 @@ def _is_replaced(pod: PodLoads, name: str, around: Surroundings) -> bool:
 
 def _may_drain(pod: PodLoads, leaving: Leaving, now: float, around: Surroundings) -> bool:
     """Return whether an older version may go on to end its requests before it is unloaded."""
-    if around.fleet.serving(leaving.name).pods and not pod.first:
+    name, serving = leaving.name, around.fleet.serving
+    successor = around.retirement.successor(name)
+    older = {name} if successor is None else _older_versions(name, successor.served_name, around)
+    if not pod.first and any(serving(each).pods for each in older):
         return True
     return now < leaving.due + DRAIN_SECONDS

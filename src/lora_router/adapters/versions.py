@@ -254,12 +254,15 @@ class Versions:
         if not others:
             self._moves.pop(name, None)
             return (Target(served),)
-        if move is None or move.served != served or move.old not in others:
-            counts = {other: len(self._fleet.serving(other).pods) for other in others}
-            kept = self._quiet.get(name, {})
-            old = max(others, key=lambda each: (each not in kept, counts[each], each))
-            if move is None and old in kept and self._fleet.serving(served).pods:
-                return (Target(served),)  # The move is over.
+        if move is None or move.served != served or self._is_other(move.old, name, others):
+            old, kept = self._old_of(name, others), self._declarations.kept(name)
+            is_unused = old in self._quiet.get(name, {})
+            is_over = move is None if kept is None else old != kept.served_name
+            if is_over and is_unused and self._fleet.serving(served).pods:
+                # Either the move is over, or what is left of the versions before a canary is one
+                # that was given up.
+                self._moves.pop(name, None)
+                return (Target(served),)
             began = None if move is None or move.served != served else move.began_at
             first = None if move is None or move.served != served else move.first_at
             if began is None and self._had_moved(name, served, move):
@@ -283,6 +286,31 @@ class Versions:
             del self._moves[name]
             return (Target(served),)
         return (Target(served, weight), Target(move.old, 100 - weight))
+
+    def _is_other(self, old: str, name: str, others: Collection[str]) -> bool:
+        """Return whether another version than ``old`` is to get what the new one does not get."""
+        kept = self._declarations.kept(name)
+        if kept is not None and kept.served_name in others:
+            return old != kept.served_name
+        return old not in others
+
+    def _old_of(self, name: str, others: Collection[str]) -> str:
+        """Return the version that gets what the new one does not get.
+
+        It is the one that was declared before the first of several canaries, and otherwise the one
+        that gets most requests now. A router that was started knows neither, and takes one that is
+        not known to get no requests, and that most pods serve.
+        """
+        kept, quiet = self._declarations.kept(name), self._quiet.get(name, {})
+        targets = self._rewritten.get(name, _Rewritten(name)).targets or (Target(name),)
+        weights = {target.model: target.weight for target in targets}
+
+        def key(other: str) -> tuple[bool, int, bool, int, str]:
+            is_kept = kept is not None and other == kept.served_name
+            pods = len(self._fleet.serving(other).pods)
+            return is_kept, weights.get(other, 0), other not in quiet, pods, other
+
+        return max(others, key=key)
 
     def _had_moved(self, name: str, served: str, move: _Move | None) -> bool:
         """Return whether requests for an adapter had moved to a version before.
@@ -319,11 +347,12 @@ class Versions:
             self._followed.discard(name)
         before = self._rewritten.get(name, _Rewritten(name))
         now = _Rewritten(adapter.served_name, aliases, () if is_itself else targets)
-        if now == before:
-            return
+        # Also what this adapter has said before: another one may have had the name since then.
         self._declare(name, now.targets)
         for alias in aliases:
             self._declare(alias, targets)
+        if now == before:
+            return
         for alias in before.aliases:
             if alias not in aliases:
                 self._release(alias, name)
@@ -335,18 +364,14 @@ class Versions:
         before = self._rewritten.pop(name, _Rewritten(name))
         self._moves.pop(name, None)
         self._followed.discard(name)
-        self._declare(name, ())
-        for alias in before.aliases:
-            self._release(alias, name)
+        for each in (name, *before.aliases):
+            self._release(each, name)
         self._quiet.pop(name, None)
-        other = self._declarations.get(name)
-        if other is not None:  # Another one has it as an alias.
-            self._due[other.name] = None
 
     def _release(self, alias: str, name: str) -> None:
-        """Let an alias stand for itself, or for the adapter that has it now."""
+        """Let a name stand for itself, or for another adapter that has it now."""
         other = self._declarations.get(alias)
-        if other is None:
+        if other is None or other.name == name or self._bases.keep(alias, other):
             self._declare(alias, ())
-        elif other.name != name:
+        else:
             self._due[other.name] = None

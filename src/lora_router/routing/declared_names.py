@@ -11,6 +11,7 @@ from msgspec import Struct
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod import Pod
 from lora_router.routing.refusal import Refused
+from lora_router.routing.selection import Selection
 
 FIRST_USE = "first-use"
 """Why a request is held for an adapter that is loaded for it."""
@@ -27,6 +28,17 @@ class DeclaredName(Struct, frozen=True):
     """Returns whether it may be on a pod; ``None``: on all pods of its base model."""
     problem: Refused | None = None
     """Why no request may wait for it now; ``None``: it may."""
+    narrow_problem: Callable[[Selection], Refused | None] | None = None
+    """Returns why requests that exclude some pods may not wait for it now; ``None``: all may."""
+
+    def problem_of(self, selection: Selection) -> Refused | None:
+        """Return why a request may not wait for it now; ``None``: it may.
+
+        Args:
+            selection: The pods to which the request may go.
+        """
+        narrow = self.narrow_problem
+        return self.problem if narrow is None else self.problem or narrow(selection)
 
 
 class DeclaredNames(Protocol):

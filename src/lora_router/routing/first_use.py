@@ -46,7 +46,8 @@ class FirstUse:
             What becomes of it. That the models of pods are not known yet is not counted.
         """
         reception = self._reception
-        refused = declared.problem or why_in_vain(declared, reception.finder, question)
+        refused = declared.problem_of(question.selection)
+        refused = refused or why_in_vain(declared, reception.finder, question)
         outcome: Routed | Refused | Held
         if refused is None:
             hold = reception.first_use

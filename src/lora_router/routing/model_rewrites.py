@@ -40,9 +40,10 @@ class Rewrite:
 class _Targets:
     """The targets of one rewrite, ready to choose from."""
 
-    __slots__ = ("_bounds", "_models", "_name", "_weights")
+    __slots__ = ("_bounds", "_models", "_name", "_weights", "targets")
 
     def __init__(self, rewrite: Rewrite) -> None:
+        self.targets = rewrite.targets
         used = [target for target in rewrite.targets if target.weight > 0]
         self._name = rewrite.name
         self._models = [target.model for target in used]
@@ -102,6 +103,9 @@ class ModelRewrites:
 
     def declare(self, name: str, targets: tuple[Target, ...]) -> None:
         """Replace what one declared adapter or alias stands for; no targets: itself."""
+        before = self._declared.get(name)
+        if targets == (() if before is None else before.targets):
+            return
         if targets:
             self._declared[name] = _Targets(Rewrite(name, targets))
         else:

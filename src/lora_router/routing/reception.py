@@ -284,7 +284,7 @@ class Reception:
         if not pods:
             declared = self._names.declared_as(question.model)
             if declared is not None:
-                return declared.problem or Refused(
+                return declared.problem_of(question.selection) or Refused(
                     Refusal.ADAPTER_NOT_LOADED,
                     model=declared.name,
                     detail="no pod had loaded it in time",

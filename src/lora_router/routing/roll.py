@@ -1,14 +1,16 @@
 """The roll of those who wait: all queues, by question, model and priority, and their requests."""
 
 from collections import OrderedDict
-from collections.abc import Collection, KeysView
+from collections.abc import Collection, Iterable, KeysView
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 
 from lora_router.fleet.catalog import BaseModels
 from lora_router.routing.algorithm import Hold
 from lora_router.routing.counts import change
 from lora_router.routing.in_order import InOrder
+from lora_router.routing.selection import Selection
 from lora_router.routing.waiting_queue import Held, Question, Queue
 
 _NONE: InOrder[Queue] = InOrder()
@@ -64,9 +66,28 @@ class Roll:
         """Return the queues of a model. What grows with their number must not be done at once."""
         return self._by_model.get(model, _NONE)
 
-    def of_model(self, model: str) -> Collection[Queue]:
-        """Return the queues of a model, the highest priority first."""
-        return sorted(self.in_order(model), key=attrgetter("place"))
+    def of_model(
+        self, model: str, selections: Collection[Selection] | None = None
+    ) -> Collection[Queue]:
+        """Return the queues of a model, the highest priority first.
+
+        Args:
+            model: The model.
+            selections: Only those whose requests may go to these pods; ``None``: all.
+        """
+        queues: Iterable[Queue] = self.in_order(model)
+        if selections is not None:
+            queues = (each for each in queues if each.question.selection in selections)
+        return sorted(queues, key=attrgetter("place"))
+
+    def selections_of(self, model: str, most: int) -> Collection[Selection]:
+        """Return to which pods requests may go that wait for a model.
+
+        Args:
+            model: The model.
+            most: How many queues are looked at, the first that came.
+        """
+        return dict.fromkeys(each.question.selection for each in islice(self.in_order(model), most))
 
     def is_full(self, model: str) -> bool:
         """Return whether no further request for a model may wait."""

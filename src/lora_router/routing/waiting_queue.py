@@ -31,6 +31,7 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
+from lora_router.routing.selection import Selection
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
@@ -60,6 +61,11 @@ class Question(NamedTuple):
     priority: int = 0
     tenant: int = 0
     """Who asks, as a hash; 0: nobody in particular."""
+
+    @property
+    def selection(self) -> Selection:
+        """The pods to which requests that ask it may go."""
+        return Selection(self.pod_filter, self.subset)
 
 
 WHO_ASKS = Question._fields.index("priority")

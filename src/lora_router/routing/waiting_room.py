@@ -46,6 +46,7 @@ from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Limits, Roll
+from lora_router.routing.selection import Selection
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Question, Queue
@@ -227,17 +228,17 @@ class WaitingRoom:
             self._agenda.add(held)
             self._agenda.work()
 
-    def expire_queues_of(self, model: str) -> None:
-        """Decide all requests for a model, because nothing is gained by waiting."""
-        for queue in self.roll.of_model(model):
+    def expire_queues_of(self, model: str, selections: Collection[Selection] | None = None) -> None:
+        """Decide all requests for a model, because nothing is gained by waiting.
+
+        Args:
+            model: The model.
+            selections: Only requests that may go to these pods; ``None``: all.
+        """
+        for queue in self.roll.of_model(model, selections):
             for held in queue.requests:
                 self._agenda.add(held)
         self._agenda.work()
-
-    def question_about(self, model: str) -> Question | None:
-        """Return what is asked for the first request that waits for a model, if one does."""
-        first = self.roll.in_order(model).first()
-        return None if first is None else first[1].question
 
     def expire_all(self) -> None:
         """Decide all requests, because the router is about to stop."""

@@ -6,6 +6,7 @@ due. When the router dies, nothing happens any more.
 """
 
 from collections.abc import Callable
+from math import inf, nextafter
 
 from lora_router.simulator.events import EventQueue
 
@@ -53,13 +54,20 @@ class RouterClock:
 
     def now(self) -> float:
         """Return seconds, as this router counts them."""
-        return (self._events.time - self._began) * self._rate
+        return self._shown_at(self._events.time)
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> RouterTimer:
         """Schedule a call, ``seconds`` of this clock from now."""
         timer = RouterTimer(self, call)
-        self._events.call_later(seconds / self._rate, timer)
+        due, at = self.now() + seconds, self._events.time + seconds / self._rate
+        while self._shown_at(at) < due:
+            at = nextafter(at, inf)  # Rounding must not make it too early.
+        self._events.call_at(at, timer)
         return timer
+
+    def _shown_at(self, time: float) -> float:
+        """Return what this clock shows at a simulated time."""
+        return (time - self._began) * self._rate
 
     def run(self, call: Callable[[], object]) -> None:
         """Call now, or when the router's event loop runs again."""

@@ -18,6 +18,7 @@ from lora_router.debug.slices import in_slices
 from lora_router.discovery.adapters_list import AdaptersList
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.routing.selection import EVERY_POD, Selection
 from lora_router.workers import messages
 from lora_router.workers.crew import Crew
 from lora_router.workers.member import Member
@@ -78,8 +79,17 @@ class AdaptersOfCrew:
         self._declared.sources.loaded(served)
         self._crew.broadcast(messages.encode(NotLoaded(served, "", 0.0)))
 
-    def may_go_to(self, served: str, state: PodState) -> bool:
-        """Return whether requests for an adapter may go to a pod. Workers do not tell it."""
+    def failed_for(
+        self, served: str, selections: Collection[Selection], detail: str, seconds: float
+    ) -> None:
+        """Refuse nothing: ``selections`` excludes no pod, so that this is not called."""
+
+    def selections(self, served: str) -> Collection[Selection]:
+        """Return to which pods requests for an adapter may go. Workers do not tell it: to all."""
+        return (EVERY_POD,)
+
+    def selects(self, selection: Selection, state: PodState) -> bool:
+        """Return whether requests may go to a pod."""
         return True
 
     def _answers(self) -> Iterator[Asked]:

@@ -18,7 +18,6 @@ from lora_router.app_metrics import (
 )
 from lora_router.asking import Answered
 from lora_router.assembly import (
-    LoopClock,
     make_director,
     make_discovery,
     make_fleet,
@@ -33,6 +32,7 @@ from lora_router.extproc.tls import load_tls
 from lora_router.extproc.transport_error import listen_error
 from lora_router.listening import listen, shown_address
 from lora_router.loader_assembly import LoaderPart, loader_choice, make_loader
+from lora_router.loop_clock import LoopClock
 from lora_router.peer_assembly import (
     check_peers,
     make_loader_lease,

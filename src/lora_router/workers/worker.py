@@ -10,11 +10,11 @@ from types import MappingProxyType
 from lora_router.adapter_assembly import share_failed_loads
 from lora_router.admin.server import Readiness
 from lora_router.asking import Asking
-from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
+from lora_router.loop_clock import LoopClock
 from lora_router.peer_assembly import WorkerPeers
 from lora_router.peering.exchanges import connect
 from lora_router.peering.hub import Hub

@@ -15,6 +15,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.pod_state import PodState
+from lora_router.routing.selection import EVERY_POD, Selection
 from tests.fleet import ManualClock, make_pod, state_of
 
 
@@ -105,7 +106,15 @@ class FakeWaits:
     def loaded(self, served: str) -> None:
         self.served.append(served)
 
-    def may_go_to(self, served: str, state: PodState) -> bool:
+    def failed_for(
+        self, served: str, selections: Collection[Selection], detail: str, seconds: float
+    ) -> None:
+        self.failed(served, detail, seconds)
+
+    def selections(self, served: str) -> Collection[Selection]:
+        return (EVERY_POD,)
+
+    def selects(self, selection: Selection, state: PodState) -> bool:
         return state.pod.name not in self.barred
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lora_router.adapters.declared import WantedPods
+from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.dispatch import LoaderOptions
 from lora_router.adapters.planner import Planner
 from tests.unit.adapters.loading import Loading, adapter, adapters
@@ -102,3 +102,42 @@ def test_what_is_withdrawn_serves_again_if_the_pod_takes_no_loads_any_more() -> 
     loading.run(1.0)
 
     assert not loading.pods.withdrawn[state]
+
+
+def _resting(*declared: DeclaredAdapter) -> Loading:
+    """Return a fleet whose second pod takes no loads for a while, after it should load all."""
+    loading = Loading(2, memory=4, declared=[adapter("keep", pods=EVERYWHERE)])
+    loading.run(5.0)
+    second = loading.state(2)
+    loading.pods.answer = lambda call: "cannot-load" if call.state is second else "done"
+    loading.declarations.replace("file", [adapter("keep", pods=EVERYWHERE), *declared])
+    loading.clock.advance(10.0)
+    assert loading.loader.pods[second].blocked_until > loading.clock.now()
+    loading.pods.answer = lambda _: "done"
+    return loading
+
+
+def test_a_pod_that_took_no_loads_gets_nothing_that_was_removed_meanwhile() -> None:
+    loading = _resting(adapter("gone", pods=EVERYWHERE))
+    loading.declarations.replace("file", [adapter("keep", pods=EVERYWHERE)])
+    loading.clock.advance(1200.0)
+    assert loading.loaded(1) == loading.loaded(2) == ["keep"]
+    assert not loading.fleet.serving("gone").pods
+
+
+def test_a_pod_that_took_no_loads_gets_what_is_declared_since() -> None:
+    loading = _resting(adapter("a", version="1", source="/lora/1", pods=EVERYWHERE))
+    now = adapter("a", version="1", source="/lora/2", pods=EVERYWHERE)
+    loading.declarations.replace("file", [adapter("keep", pods=EVERYWHERE), now])
+    loading.clock.advance(1200.0)
+    [call] = [call for call in loading.pods.calls if call.name == "a@1"][-1:]
+    assert (call.state, call.source) == (loading.state(2), "/lora/2")
+
+
+def test_a_plan_that_leaves_out_a_pod_takes_away_what_belonged_there() -> None:
+    loading = _resting(adapter("a", pods=WantedPods(copies=1)), adapter("b", pods=EVERYWHERE))
+    pod = loading.loader.pods[loading.state(2)]
+    assert not pod.wanted
+    assert not pod.missing
+    loading.clock.advance(1200.0)
+    assert "b" in loading.loaded(2)

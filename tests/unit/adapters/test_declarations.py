@@ -1,5 +1,6 @@
-from lora_router.adapters.declarations import Declarations, Problem
+from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import DeclaredAdapter, is_name, is_version_of
+from lora_router.adapters.merged_lists import Problem
 
 
 def _adapter(name: str, **fields: object) -> DeclaredAdapter:
@@ -25,6 +26,17 @@ def test_a_name_that_two_origins_declare_is_that_of_the_first_and_the_other_is_a
     assert declarations.problems == (
         Problem("sql-lora", "command", "'sql-lora' is declared already by file as 'sql-lora'"),
     )
+
+
+def test_listeners_hear_of_an_adapter_that_gets_an_alias_because_another_one_lost_it() -> None:
+    declarations = Declarations()
+    first, second = _adapter("a", aliases=("x",)), _adapter("b", aliases=("x",))
+    declarations.replace("file", [first, second])
+    heard: list[str] = []
+    declarations.subscribe_to_names(heard.extend)
+    declarations.replace("file", [second])
+    assert declarations.get("x") is second
+    assert sorted(heard) == ["a", "b"]
 
 
 def test_an_alias_that_is_the_name_of_another_adapter_is_a_problem() -> None:

@@ -1,8 +1,11 @@
 """Requests for adapters that are declared and that no pod has loaded."""
 
+from dataclasses import replace
+
 import pytest
 
 from lora_router.adapters.declared import WantedPods
+from lora_router.adapters.first_use import MAX_NARROW, MAX_SELECTIONS
 from lora_router.adapters.templated import FORGET_SECONDS, MAX_NEW
 from lora_router.adapters.templates import Template
 from lora_router.extproc.errors import refusal_answer
@@ -12,9 +15,11 @@ from lora_router.routing.model_names import NamePolicy, Special
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
+from lora_router.routing.selection import EVERY_POD, Selection
 from lora_router.routing.selector import parse_selector
 from tests.fleet import make_fleet, make_pod, state_of
 from tests.unit.adapters.declared_router import DeclaredRouter, declared
+from tests.unit.adapters.loading_router import LoadingRouter
 
 TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
 
@@ -163,12 +168,109 @@ class TestInVain:
 
 
 class TestFilters:
-    def test_the_loader_knows_where_the_first_request_that_waits_may_go(self) -> None:
+    def test_the_loader_knows_where_requests_that_wait_may_go(self) -> None:
         router = DeclaredRouter(declared("sql"), pods=3)
         pods = [state_of(router.fleet, number) for number in (1, 2, 3)]
-        assert all(router.first_use.may_go_to("sql", pod) for pod in pods)
+
+        def allowed() -> list[list[bool]]:
+            first_use = router.first_use
+            return [
+                [first_use.selects(each, pod) for pod in pods]
+                for each in first_use.selections("sql")
+            ]
+
+        assert allowed() == [[True, True, True]]
         router.held("sql", subset=frozenset({"10.0.0.2:8000", "10.0.0.3"}))
-        assert [router.first_use.may_go_to("sql", pod) for pod in pods] == [False, True, True]
+        assert allowed() == [[False, True, True]]
+        router.held("sql")
+        assert allowed() == [[False, True, True], [True, True, True]]
+
+    def test_requests_of_other_routers_may_go_anywhere_as_far_as_is_known(self) -> None:
+        router = DeclaredRouter(declared("sql"), pods=1)
+        router.held("sql", subset=frozenset({"10.0.0.1"}))
+        share = LedgerShare("peer", 1, 0.25, {}, {"sql": HeldShare(1.0)}, {})
+        router.fleet.put_peer(share, router.clock.now())
+        assert EVERY_POD in router.first_use.selections("sql")
+
+    def test_how_many_filters_have_a_say_is_bounded(self) -> None:
+        router = DeclaredRouter(declared("sql"), pods=1)
+        for number in range(MAX_SELECTIONS + 4):
+            router.held("sql", pod_filter=f"x!={number}")
+        assert len(router.first_use.selections("sql")) == MAX_SELECTIONS
+
+    def test_a_filter_for_which_it_cannot_be_loaded_refuses_only_its_own_requests(self) -> None:
+        router = DeclaredRouter(declared("sql"), pods=2)
+        router.held("sql", "narrow", pod_filter="x!=1")
+        router.held("sql", "plain")
+        in_vain = (Selection("x!=1", None),)
+        router.first_use.failed_for("sql", in_vain, "none of the pods can", 60.0)
+
+        [(name, outcome)] = router.late
+        assert name == "narrow"
+        assert refused(outcome).detail == "none of the pods can"
+        assert refused(router.send("sql", pod_filter="x!=1")).wait == 60.0
+        router.held("sql", pod_filter="x!=2")
+        router.first_use.loaded("sql")
+        router.held("sql", pod_filter="x!=1")
+
+    def test_how_many_filters_are_remembered_for_that_is_bounded(self) -> None:
+        router = DeclaredRouter(declared("sql"), pods=1)
+        for number in range(MAX_NARROW + 10):
+            in_vain = (Selection(f"x!={number}", None),)
+            router.first_use.failed_for("sql", in_vain, "in vain", 60.0)
+        assert len(router.first_use._narrow) == MAX_NARROW
+        router.held("sql", pod_filter="x!=0")
+        assert refused(router.send("sql", pod_filter=f"x!={MAX_NARROW}")).wait == 60.0
+
+    @pytest.mark.parametrize("why", ["failing", "full"])
+    def test_a_request_that_excludes_the_pods_that_can_load_it_fails_alone(self, why: str) -> None:
+        by_hand = ["x", "y"] if why == "full" else []
+        router = LoadingRouter(pods=2, memory=2)
+        in_zone = state_of(router.fleet, 1)
+        router.fleet.upsert(replace(in_zone.pod, labels={"zone": "b"}))
+        router.pods.listed[in_zone] = dict.fromkeys(by_hand, "")
+        router.pods.show(in_zone)
+        router.pods.answer = lambda call: "cannot-load" if call.state is in_zone else "done"
+        router.pods.seconds = 3.0
+        router.declare(declared("sql"))
+
+        router.held("sql", "narrow", pod_filter="zone=b")
+        router.held("sql", "first")
+        router.clock.advance(0.3)
+        router.send("sql", "second")
+        router.clock.advance(6.5)
+
+        late = dict(router.late)
+        detail = "none of the pods that the request may go to can load it"
+        assert refused(late.pop("narrow")).detail == detail
+        assert late.keys() == {"first", "second"}
+        assert all(isinstance(each, Routed) for each in late.values())
+
+    def test_an_adapter_is_loaded_where_all_may_go_that_wait(self) -> None:
+        router = LoadingRouter(pods=3, memory=2)
+        second = state_of(router.fleet, 2)
+        router.declare(declared("sql"))
+        router.held("sql", "plain")
+        router.held("sql", "narrow", subset=frozenset({second.pod.address}))
+        router.clock.advance(1.0)
+        assert {name for name, each in router.late if isinstance(each, Routed)} == {
+            "plain",
+            "narrow",
+        }
+
+    def test_a_request_that_may_go_elsewhere_does_not_wait_for_the_next_plan(self) -> None:
+        router = LoadingRouter(pods=2, memory=2)
+        first = state_of(router.fleet, 1)
+        router.pods.listed[first] = dict.fromkeys(("x", "y"), "")
+        router.pods.show(first)
+        router.loader._rests_until = float("inf")  # No plan is made.
+        router.templated.replace([TENANTS])
+        router.held("tenant-1", "narrow", subset=frozenset({first.pod.address}))
+        router.clock.advance(0.1)
+        assert [name for name, _ in router.late] == ["narrow"]
+        router.held("tenant-1", "plain")
+        router.clock.advance(1.0)
+        assert router.loaded(2) == ["tenant-1"]
 
 
 class TestTemplates:

@@ -1,6 +1,11 @@
 """New versions of adapters where the host memory of all pods is full."""
 
+from dataclasses import replace
+from itertools import groupby
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lora_router.adapters.calls import Call, Outcome
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
@@ -8,7 +13,9 @@ from lora_router.adapters.planner import Planner
 from lora_router.adapters.steps import DRAIN_SECONDS, IDLE_SECONDS
 from lora_router.fleet.ledger import Reservation
 from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.selector import parse_selector
 from tests.unit.adapters.declared_router import declared
+from tests.unit.adapters.loading import Loading, adapter
 from tests.unit.adapters.loading_router import Client, LoadingRouter
 
 EVERYWHERE = {"pods": WantedPods(everywhere=True)}
@@ -182,3 +189,70 @@ def test_only_new_versions_are_planned_first_while_they_are_loaded(
     router.clock.advance(8.0)
     assert [each.name for each in router.pods.open] == [call]
     assert router.loader.plan.demand.replacing == first
+
+
+def test_a_third_version_is_loaded_although_two_older_ones_hold_the_full_memory() -> None:
+    router = LoadingRouter(versions("a", "1", **TWO_COPIES)[0], pods=2, memory=1)
+    client = Client(router, "a", 0.3)
+    router.declare(versions("a", "2", **TWO_COPIES)[0])
+    router.clock.advance(3.0)
+    assert sorted(router.loaded(1) + router.loaded(2)) == ["a@1", "a@2"], "the change is half done"
+
+    router.declare(versions("a", "3", **TWO_COPIES)[0])
+    router.clock.advance(60.0)
+
+    assert router.loaded(1) == router.loaded(2) == ["a@3"]
+    assert not client.refused
+    kinds = [name for name, _ in groupby(client.served)]
+    assert kinds == ["a@1", "a@3"], "requests do not go to a version that was given up"
+
+
+def test_a_canary_is_loaded_in_the_place_of_one_that_was_given_up() -> None:
+    router = LoadingRouter(declared("a", version="1"), pods=1, memory=2)
+    client = Client(router, "a", 0.3)
+    for version in ("2", "3"):
+        router.declare(declared("a", version=version, share=50))
+        router.clock.advance(60.0)
+        assert router.loaded(1) == ["a@1", f"a@{version}"]
+        assert router.shares("a") == {"a@1", f"a@{version}"}
+    assert not client.refused
+
+
+def test_a_pinned_adapter_makes_room_where_it_does_not_belong_if_it_is_loaded_elsewhere() -> None:
+    only_first = WantedPods(selector=parse_selector("gpu=a"))
+    loading = Loading(0, memory=1, declared=[adapter("pinned", pinned=True)])
+    for number, gpu in ((1, "a"), (2, "b")):
+        state = loading.join(number, ["pinned"])
+        loading.fleet.upsert(replace(state.pod, labels={"gpu": gpu}))
+    loading.run(5.0)
+    loading.declarations.add("template", adapter("a", pods=only_first))
+    loading.run(30.0)
+    assert loading.loaded(1) == ["a"]
+    assert loading.loaded(2) == ["pinned"]
+
+
+@pytest.mark.slow
+@settings(max_examples=8)
+@given(st.data())
+def test_the_last_of_many_versions_is_the_only_one_in_the_end(data: st.DataObject) -> None:
+    """Versions, canaries and other adapters follow each other at any time, while pods fail."""
+    pods, memory = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))
+    where: dict[str, object] = data.draw(st.sampled_from(({}, EVERYWHERE, TWO_COPIES)))
+    router = LoadingRouter(*versions("a", "1", **where), pods=pods, memory=memory)
+    wrong: set[str] = set()
+    router.pods.answer = lambda call: "cannot-load" if call.state.pod.name in wrong else "done"
+    last = "1"
+    for number in range(2, data.draw(st.integers(3, 7))):
+        last = data.draw(st.sampled_from((last, str(number))))
+        share = data.draw(st.sampled_from((10, 100)))
+        others = [declared("b")] if data.draw(st.booleans()) else []
+        wrong = data.draw(st.sampled_from((set[str](), {"pod-1"}, {"pod-2"})))
+        router.declare(*versions("a", last, share=share, **where), *others)
+        Client(router, "a", data.draw(st.sampled_from((0.3, 10.0))))
+        router.clock.advance(data.draw(st.sampled_from((0.3, 3.0, 12.0, 40.0))))
+    wrong = set()
+    router.declare(*versions("a", last, **where))
+    router.clock.advance(700.0)
+    loaded = [router.loaded(number) for number in range(1, pods + 1)]
+    assert router.shares("a") == {f"a@{last}"}
+    assert {name for each in loaded for name in each} == {f"a@{last}"}

@@ -587,7 +587,8 @@ def test_requests_for_an_adapter_that_no_pod_may_load_are_refused() -> None:
     loading.declarations.add("template", adapter("a"))
     loading.loader.want("a")
     loading.run(0.05)
-    assert loading.waits.refused == [("a", "no pod can load it")]
+    why = "none of the pods that the request may go to can load it"
+    assert loading.waits.refused == [("a", why)]
 
 
 @pytest.mark.parametrize("is_declared", [True, False])

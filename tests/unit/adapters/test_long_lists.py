@@ -1,15 +1,16 @@
 """Lists of many declarations are taken in in steps, and other changes come in between."""
 
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router.adapters import declarations as declarations_module
 from lora_router.adapters.declarations import MAX_PLAIN, NAMES_AT_ONCE, Declarations
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
-from lora_router.steps import all_at_once
+from lora_router.steps import Steps, all_at_once
 from tests.unit.adapters.declared_router import DeclaredRouter, declared
 from tests.unit.adapters.loading import Loading, adapters
 
@@ -59,6 +60,35 @@ def test_a_list_that_is_replaced_while_it_is_taken_in_is_dropped() -> None:
     assert [each.name for each in declarations] == list(follower.known) == ["sql"]
 
 
+@pytest.mark.slow
+def test_listeners_hear_of_all_names_of_two_long_lists_whichever_is_taken_in_faster() -> None:
+    for ahead in range(0, 60, 6):
+        declarations = Declarations()
+        follower = Follower(declarations)
+        of_file = declarations.replace_in_steps("file", adapters(1000))
+        others = [declared(f"k{each}", origin="kubernetes") for each in range(1000)]
+        of_kubernetes = declarations.replace_in_steps("kubernetes", others)
+        for _ in range(ahead):
+            next(of_file, None)
+        for _ in of_kubernetes:
+            next(of_file, None)
+        all_at_once(of_file)
+        assert follower.known == {each.name: each for each in declarations}
+        assert len(declarations) == 2000
+
+
+def test_what_an_order_withdraws_while_the_name_is_another_ones_does_not_come_back() -> None:
+    declarations = Declarations()
+    declarations.add("command", declared("sql", origin="command"))
+    declarations.replace("file", [declared("sql")])
+    work = declarations.replace_in_steps("file", adapters(1000))
+    for _ in range(2):
+        next(work)  # All origins are merged now. The names that changed are not in use yet.
+    assert declarations.discard("command", "sql")
+    all_at_once(work)
+    assert "sql" not in declarations
+
+
 def test_what_is_declared_one_by_one_meanwhile_is_not_lost() -> None:
     declarations = Declarations()
     follower = Follower(declarations)
@@ -92,39 +122,90 @@ def _lists(draw: st.DrawFn) -> list[DeclaredAdapter]:
     ]
 
 
+class Play:
+    """Lists, orders and templates come while others are taken in."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+        self.declarations = Declarations()
+        self.follower = Follower(self.declarations)
+        self.lists: dict[str, list[DeclaredAdapter]] = {}
+        self.added: dict[str, dict[str, DeclaredAdapter]] = {"command": {}, "template": {}}
+        self.works: list[Steps[None]] = []
+
+    def replace(self) -> None:
+        origin = self.data.draw(st.sampled_from(("file", "kubernetes")))
+        of_origin = [replace(each, origin=origin) for each in self.data.draw(_lists())]
+        self.lists[origin] = of_origin
+        self.works.append(self.declarations.replace_in_steps(origin, of_origin))
+        next(self.works[-1], None)
+
+    def add(self) -> None:
+        origin = self.data.draw(st.sampled_from(("command", "template")))
+        name, version = self.data.draw(st.tuples(st.sampled_from("abcx"), st.sampled_from("12")))
+        adapter = declared(name, f"s3://lora/{version}", version=version, origin=origin)
+        if self.declarations.add(origin, adapter) or name in self.added[origin]:
+            self.added[origin][name] = adapter
+
+    def discard(self) -> None:
+        origin = self.data.draw(st.sampled_from(("command", "template")))
+        name = self.data.draw(st.sampled_from("abcx"))
+        was_added = self.added[origin].pop(name, None) is not None
+        assert self.declarations.discard(origin, name) == was_added
+
+    def find_other(self) -> None:
+        self.declarations.plain_is_other(self.data.draw(st.sampled_from("abcdef")))
+
+    def go_on(self) -> None:
+        if self.works:
+            next(self.data.draw(st.sampled_from(self.works)), None)
+
+    def end(self) -> None:
+        for work in self.data.draw(st.permutations(self.works)):
+            all_at_once(work)
+
+    def fresh(self) -> Declarations:
+        """Return the same as if it had been declared from nothing."""
+        fresh = Declarations()
+        for origin, of_origin in self.added.items():
+            all_at_once(fresh.replace_added(origin, of_origin.values()))
+        for origin, some in self.lists.items():
+            fresh.replace(origin, some)
+        return fresh
+
+
 @pytest.mark.slow
 @given(st.data())
 def test_listeners_know_what_is_declared_whatever_comes_in_between(data: st.DataObject) -> None:
-    declarations = Declarations()
-    follower = Follower(declarations)
-    works: list[Iterator[None]] = []
-    for _ in range(data.draw(st.integers(1, 12))):
-        match data.draw(st.integers(0, 5)):
-            case 0 | 1:
-                origin = data.draw(st.sampled_from(("file", "kubernetes")))
-                works.append(declarations.replace_in_steps(origin, data.draw(_lists())))
-            case 2:
-                origin = data.draw(st.sampled_from(("command", "template")))
-                name = data.draw(st.sampled_from("abcx"))
-                declarations.add(origin, declared(name, origin=origin))
-            case 3:
-                origin = data.draw(st.sampled_from(("command", "template")))
-                declarations.discard(origin, data.draw(st.sampled_from("abcx")))
-            case 4:
-                declarations.plain_is_other(data.draw(st.sampled_from("abcdef")))
-            case _:
-                if works:
-                    with suppress(StopIteration):
-                        next(data.draw(st.sampled_from(works)))
-    for work in works:
-        for _ in work:
-            pass
+    with pytest.MonkeyPatch.context() as patch:
+        # So that short lists take many steps, too.
+        patch.setattr(declarations_module, "_MERGED_AT_ONCE", 2)
+        patch.setattr(declarations_module, "NAMES_AT_ONCE", 2)
+        play = Play(data)
+        moves = [play.replace, play.add, play.discard, play.find_other, play.go_on, play.go_on]
+        for _ in range(data.draw(st.integers(1, 20))):
+            data.draw(st.sampled_from(moves))()
+        play.end()
+    declarations = play.declarations
     assert not declarations.is_telling
-    assert follower.known == {each.name: each for each in declarations}
+    assert play.follower.known == {each.name: each for each in declarations}
+    assert _described(declarations) == _described(play.fresh())
     for adapter in tuple(declarations):
         assert declarations.get(adapter.name) is adapter
         for alias in adapter.aliases:
             assert declarations.get(alias) is not None
+
+
+def _described(declarations: Declarations) -> dict[str, tuple[str, str, set[str]]]:
+    """Return what is declared, without the versions that the past decides."""
+    return {
+        adapter.name: (
+            adapter.origin,
+            adapter.source,
+            {alias for alias in adapter.aliases if declarations.get(alias) is adapter},
+        )
+        for adapter in declarations
+    }
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.adapters.declarations import Declarations, derived_version
-from lora_router.adapters.declared import WantedPods
+from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.versions import PATIENCE_SECONDS, QUIET_SECONDS, Versions
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.peer_ledgers import LedgerShare, PodShare
@@ -65,6 +65,88 @@ class TestNames:
         router.declare(declared("a"))
         assert router.shares("x") == {"x"}
         assert not router.director.names.rewrites.active
+
+    def test_a_name_that_was_an_alias_may_become_an_adapter(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1", aliases=("reports",)))
+        router.lists(1, ["sql@1", "reports"])
+        router.declare(declared("sql", version="1"), declared("reports"))
+        assert router.shares("reports") == {"reports"}
+        assert router.routed("reports").model == "reports"
+        router.declare(declared("sql", version="2"), declared("reports"))
+        assert router.shares("reports") == {"reports"}
+
+    @pytest.mark.parametrize("version", ["", "1"])
+    def test_a_renamed_adapter_may_keep_its_old_name_as_an_alias(self, version: str) -> None:
+        router = DeclaredRouter(declared("sql", version=version))
+        router.lists(1, ["sql", "sql@1", "sql-2"])
+        router.declare(declared("sql-2", aliases=("sql",)))
+        assert router.shares("sql") == {"sql-2"}
+        assert router.routed("sql").model == "sql-2"
+
+    def test_an_alias_that_two_want_goes_to_the_second_when_the_first_gives_it_up(self) -> None:
+        router = DeclaredRouter(declared("a", aliases=("x",)), declared("b", aliases=("x",)))
+        assert router.shares("x") == {"a"}
+        router.declare(declared("b", aliases=("x",)))
+        assert router.shares("x") == {"b"}
+        router.declare(declared("a", aliases=("x",)), declared("b", aliases=("x",)))
+        assert router.shares("x") == {"a"}
+        router.declare(declared("a"), declared("b", aliases=("x",)))
+        assert router.shares("x") == {"b"}
+
+    def test_an_alias_that_becomes_a_base_model_is_no_alias_until_it_is_none_again(self) -> None:
+        router = DeclaredRouter(declared("sql", aliases=("gpt",)))
+        for number in (1, 2):
+            router.lists(number, ["sql"])
+        router.fleet.put_models(state_of(router.fleet, 2), [ServedModel("gpt")])
+        assert router.shares("gpt") == {"gpt"}
+        router.lists(2, [])
+        assert router.shares("gpt") == {"sql"}
+
+    @pytest.mark.slow
+    @given(st.data())
+    def test_names_stand_for_the_same_whatever_was_declared_and_listed_before(
+        self, data: st.DataObject
+    ) -> None:
+        names = ("n0", "n1", "n2", "base", "m0")
+        known = (*names, "x")
+
+        def listing(router: DeclaredRouter, base: str) -> None:
+            adapters = [each.served_name for each in router.declarations]
+            models = [ServedModel(base), *(ServedModel(each, base) for each in adapters)]
+            for number in (1, 2):
+                router.fleet.put_models(state_of(router.fleet, number), models)
+
+        def wanted(name: str) -> DeclaredAdapter:
+            aliases = data.draw(st.lists(st.sampled_from(known), max_size=2, unique=True))
+            aliases = [each for each in aliases if each != name]
+            version = data.draw(st.sampled_from(("", "v1", "v2")))
+            return declared(name, version=version, aliases=tuple(aliases))
+
+        router, now, base = DeclaredRouter(), dict[str, DeclaredAdapter](), "base"
+        for _ in range(data.draw(st.integers(1, 10))):
+            if data.draw(st.integers(0, 4)):
+                chosen = data.draw(st.lists(st.sampled_from(names), unique=True))
+                keeps = data.draw(st.sets(st.sampled_from(names)))
+                now = {
+                    name: now[name] if name in keeps & now.keys() else wanted(name)
+                    for name in chosen
+                }
+                router.declare(*now.values())
+            else:
+                base = data.draw(st.sampled_from(("base", "n0", "m0", "x")))
+            router.clock.advance(data.draw(st.sampled_from((0.0, 0.1, 40.0))))
+            if data.draw(st.booleans()):
+                listing(router, base)
+        listing(router, base)
+        router.clock.advance(100.0)
+        fresh = DeclaredRouter()
+        listing(fresh, base)
+        fresh.declare(*now.values())
+        listing(fresh, base)
+        fresh.clock.advance(100.0)
+        assert {name: router.shares(name) for name in known} == {
+            name: fresh.shares(name) for name in known
+        }
 
     def test_base_models_that_pods_serve_keep_their_names(
         self, caplog: pytest.LogCaptureFixture
@@ -217,6 +299,52 @@ class TestMoves:
         router.clock.advance(50)
 
         assert 400 < router.served("sql", 1000)["sql@2"] < 600
+
+    @pytest.mark.parametrize("versions", [("v1", "v2", "v3"), ("v3", "v2", "v1")])
+    def test_a_canary_in_place_of_another_one_leaves_the_rest_to_the_version_before_both(
+        self, versions: tuple[str, str, str]
+    ) -> None:
+        first, second, third = versions
+        router = DeclaredRouter(declared("sql", version=first))
+        router.lists(1, [f"sql@{first}"])
+        router.declare(declared("sql", version=second, share=10))
+        router.lists(1, [f"sql@{first}", f"sql@{second}"])
+        router.lists(2, [f"sql@{second}"])
+        assert router.shares("sql") == {f"sql@{first}", f"sql@{second}"}
+
+        router.declare(declared("sql", version=third, share=10))
+        assert router.shares("sql") == {f"sql@{first}"}
+        router.lists(1, [f"sql@{each}" for each in versions])
+        served = router.served("sql", 1000)
+        assert served.keys() == {f"sql@{first}", f"sql@{third}"}
+        assert 50 < served[f"sql@{third}"] < 150
+        router.clock.advance(60)
+        assert router.served("sql", 1000) == served
+
+    def test_a_canary_that_was_given_up_serves_nothing_when_the_version_before_it_is_away(
+        self,
+    ) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        router.lists(1, ["sql@1"])
+        router.declare(declared("sql", version="2", share=10))
+        router.lists(2, ["sql@2"])
+        router.declare(declared("sql", version="3", share=10))
+        router.lists(2, ["sql@2", "sql@3"])
+        assert router.shares("sql") == {"sql@1", "sql@3"}
+        router.clock.advance(60)
+        router.lists(1, [])
+        assert router.shares("sql") == {"sql@3"}
+        router.lists(1, ["sql@1"])
+        assert router.shares("sql") == {"sql@1", "sql@3"}
+
+    def test_a_version_that_takes_the_place_of_a_canary_gets_what_the_main_one_had(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), move_seconds=100)
+        router.lists(1, ["sql@1"])
+        router.declare(declared("sql", version="2", share=10))
+        router.lists(2, ["sql@2"])
+        router.clock.advance(200)
+        router.declare(declared("sql", version="3"))
+        assert router.shares("sql") == {"sql@1"}
 
     def test_requests_move_little_by_little(self) -> None:
         router = DeclaredRouter(declared("sql", version="1"), move_seconds=100)

@@ -1,6 +1,8 @@
 """The clock of a router: slow, standing still, or at its end."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.router_clock import RouterClock
@@ -78,3 +80,16 @@ def test_nothing_happens_on_a_router_that_is_dead(events: EventQueue, calls: Cal
     clock.run(lambda: calls("message"))
     run(events)
     assert calls.seen == []
+
+
+@given(st.floats(0.5, 2.0), st.floats(0.0, 1e6), st.floats(0.001, 100.0))
+def test_no_call_comes_too_early_by_the_clock_itself(
+    rate: float, began: float, seconds: float
+) -> None:
+    events = EventQueue()
+    events.time = began
+    clock = RouterClock(events, rate=rate, began=-1.0)
+    due, calls = clock.now() + seconds, Calls(events)
+    clock.call_later(seconds, lambda: calls(str(clock.now() >= due)))
+    run(events)
+    assert [name for _, name in calls.seen] == ["True"]

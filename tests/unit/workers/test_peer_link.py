@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lora_router.assembly import LoopClock
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_state import PodState
+from lora_router.loop_clock import LoopClock
 from lora_router.peering.hub import Hub
 from lora_router.peering.mesh import Mesh
 from lora_router.workers.descriptors import ACCEPTS, OPENS

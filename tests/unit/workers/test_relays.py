@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lora_router.assembly import LoopClock
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.grpc_server.status import INVALID_ARGUMENT, UNAVAILABLE
+from lora_router.loop_clock import LoopClock
 from lora_router.peering.hub import Hub
 from lora_router.peering.link import Ending
 from lora_router.peering.mesh import Mesh

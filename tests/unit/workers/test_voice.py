@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lora_router.assembly import LoopClock
+from lora_router.loop_clock import LoopClock
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.report_reader import ReportError
 from lora_router.supervision import Supervisor
