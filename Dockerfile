@@ -70,8 +70,8 @@ USER 65532:65532
 
 # 50052: Envoy's calls. 8080: /healthz, /readyz and /metrics, on 127.0.0.1 unless admin_host is set.
 # LORA_ROUTER_ADMIN_HOST is not set here. The environment takes precedence over a settings file, so
-# it would override `admin_host: "::"`, which an IPv6 cluster needs. The Helm chart's settings file
-# sets 0.0.0.0. With `docker run -p`, add `-e LORA_ROUTER_ADMIN_HOST=0.0.0.0`.
+# it would override the Helm chart's settings file, which sets `admin_host: "::"`, because a cluster
+# may have IPv6 alone. With `docker run -p`, add `-e LORA_ROUTER_ADMIN_HOST=0.0.0.0`.
 EXPOSE 50052 8080
 
 # On SIGTERM the router drains for up to drain_timeout_seconds (30). `docker stop` waits 10 s by
@@ -80,7 +80,7 @@ STOPSIGNAL SIGTERM
 
 # For engines without probes of their own; Kubernetes ignores HEALTHCHECK. The check asks for
 # liveness, because a router without pods is not ready and must not be restarted. It retries for up
-# to 3 s. It reads the port from LORA_ROUTER_GRPC_PORT, not from a settings file or a flag.
+# to 3 s. It asks /healthz, on the port in LORA_ROUTER_ADMIN_PORT (8080), and reads no settings file.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 \
     CMD ["lora-router", "probe", "--service", "liveness"]
 

@@ -20,8 +20,9 @@ _HITS = (
     "[$__rate_interval]))"
 )
 _ROUTED = rate("lora_router_requests_total", "", 'outcome="routed"')
-_FAILED = rate("lora_router_failed_requests_total", "", _MODEL)
-_FAILED_SHARE = f"({_FAILED} or {_ROUTED} * 0) / {_ROUTED}"
+_FAILED = rate("lora_router_failed_requests_total", "", f'{_MODEL}, cause="status"')
+_ENDED = rate("lora_router_request_duration_seconds_count", "", _MODEL)
+_FAILED_SHARE = f"{_FAILED} / {_ENDED}"
 
 
 def _slots(metric: str, by: str, legend: str) -> Query:
@@ -64,7 +65,8 @@ _NOW = Row(
         ),
         Panel(
             "Failed share",
-            "Share of the routed requests that ended with status 5xx or without an answer.",
+            "Share of the routed requests that ended with status 5xx, from the pod or from Envoy "
+            "in its place.",
             (Query(_FAILED_SHARE, "failed"),),
             unit="percentunit",
             kind="stat",
@@ -153,8 +155,10 @@ _CLIENTS = Row(
         Panel(
             "Refused requests by reason",
             "overloaded and too-many-held: the fleet lacks slots. no-ready-pod and models-unknown: "
-            "pods are missing. The others are errors of clients. Nothing is shown if none was "
-            "refused.",
+            "pods are missing. adapter-not-loaded: no pod could load a declared adapter. "
+            "router-overloaded: the router has no memory for bodies, or no time. shutting-down: "
+            "the router stopped. none-selected: a filter, or the gateway's subset, leaves no pod. "
+            "The others are errors of clients.",
             (
                 Query(
                     rate("lora_router_requests_total", "reason", 'outcome="refused"'), "{{reason}}"
@@ -173,16 +177,28 @@ _CLIENTS = Row(
         ),
         Panel(
             "Failed requests by pod",
-            "Routed requests that ended with status 5xx or without an answer. One pod alone: "
-            "look at its log. All pods: look at what clients send, and at the gateway.",
+            "Routed requests that ended with status 5xx. One pod alone: look at its log. All pods: "
+            "look at what clients send, and at the gateway. The failures of a pod that has left "
+            "are in the next panel only.",
             (
                 Query(
-                    rate("lora_router_failed_requests_total", "pod", _MODEL),
+                    rate(
+                        "lora_router_pod_failed_requests_total", "pod", f'{_MODEL}, cause="status"'
+                    ),
                     "{{pod}}",
                 ),
             ),
             unit="reqps",
             alerts=("LoraRouterRequestsFail", "LoraRouterPodEjectedLong"),
+        ),
+        Panel(
+            "Failed requests by cause",
+            "status: they ended with status 5xx, from the pod or from Envoy in its place. "
+            "unanswered: they ended before an answer began, mostly because the client left. Pods "
+            "that have left count, too. An answer that was cut after it began counts in neither.",
+            (Query(rate("lora_router_failed_requests_total", "cause", _MODEL), "{{cause}}"),),
+            unit="reqps",
+            alerts=("LoraRouterRequestsFail", "LoraRouterRequestsUnanswered"),
         ),
     ),
 )

@@ -68,10 +68,17 @@ _LOAD = Row(
         ),
         Panel(
             "Failed requests",
-            "Routed requests that ended with status 5xx or without an answer.",
-            (Query(rate("lora_router_failed_requests_total", "pod", _POD), "{{pod}}"),),
+            "Routed requests that ended with status 5xx (status), or before an answer began, "
+            "mostly because the client left (unanswered). A pod that hangs has more of these than "
+            "others.",
+            (
+                Query(
+                    rate("lora_router_pod_failed_requests_total", "pod, cause", _POD),
+                    "{{pod}} {{cause}}",
+                ),
+            ),
             unit="reqps",
-            alerts=("LoraRouterRequestsFail",),
+            alerts=("LoraRouterRequestsFail", "LoraRouterRequestsUnanswered"),
         ),
     ),
 )
@@ -111,10 +118,7 @@ _HEALTH = Row(
             "Requests that another pod served",
             "Envoy could not reach the picked pod and sent the request to another one, or tried "
             "again.",
-            (
-                Query(rate("lora_router_requests_served_elsewhere_total", ""), "served elsewhere"),
-                Query(rate("lora_router_retried_requests_total", ""), "retried"),
-            ),
+            (Query(rate("lora_router_retried_requests_total", ""), "retried"),),
             unit="reqps",
             alerts=("LoraRouterRequestsFail",),
         ),
@@ -145,12 +149,17 @@ _KNOWLEDGE = Row(
         ),
         Panel(
             "Failed scrapes",
-            "Failed reads of a pod's /metrics or /v1/models, by cause. Nothing is shown if none "
-            "failed.",
+            "Failed reads of a pod's /metrics or /v1/models, by cause, and how many failed in a "
+            "row. Nothing is shown if none failed.",
             (
                 Query(
                     rate("lora_router_scrape_failures_total", "pod, kind, cause", _POD),
                     "{{pod}} {{kind}} {{cause}}",
+                ),
+                Query(
+                    "max by (pod, kind) (lora_router_scrape_failures_in_a_row"
+                    f"{{$routers, {_POD}}})",
+                    "{{pod}} {{kind}} in a row",
                 ),
             ),
             unit="cps",

@@ -27,10 +27,19 @@ _PROCESS = Row(
     (
         Panel(
             "Ready",
-            "1: the router says that it can route requests. `/readyz` says why not.",
-            _gauge("lora_router_ready"),
+            "1: the router says that it can route requests. `/readyz` says why not. A standby is "
+            "not ready; able to lead: it could route requests if it led.",
+            (
+                *_gauge("lora_router_ready"),
+                *_gauge("lora_router_ready_to_lead", "{{instance}} able to lead"),
+            ),
             highest=1.0,
-            alerts=("LoraRouterDown", "LoraRouterNotReady", "LoraRouterAbsent"),
+            alerts=(
+                "LoraRouterDown",
+                "LoraRouterNotReady",
+                "LoraRouterStandbyNotReady",
+                "LoraRouterAbsent",
+            ),
         ),
         Panel(
             "Versions",
@@ -117,12 +126,23 @@ _GATEWAY = Row(
         ),
         Panel(
             "Memory for bodies",
-            "Bytes of request bodies in memory, and the bound (the setting max_buffered_bytes).",
+            "Bytes of request bodies in memory, and the bound (the setting max_buffered_bytes, of "
+            "all workers together).",
             (
                 *_gauge("lora_router_buffered_bytes"),
                 *_gauge("lora_router_max_buffered_bytes", "{{instance}} bound"),
             ),
             unit="bytes",
+            alerts=("LoraRouterBuffersNearlyFull",),
+        ),
+        Panel(
+            "Share of the memory for bodies",
+            "The share of max_buffered_bytes in use. With several workers: of the worker that uses "
+            "most of its own. It may be full while the others have room.",
+            _gauge("lora_router_buffered_ratio"),
+            unit="percentunit",
+            highest=1.0,
+            thresholds=(Threshold(0.8, "red"),),
             alerts=("LoraRouterBuffersNearlyFull",),
         ),
         Panel(
@@ -159,9 +179,12 @@ _PEERS = Row(
     (
         Panel(
             "Peers",
-            "Other routers that each router exchanges reports with. It is the same for all. Empty "
-            "without peering.",
-            _gauge("lora_router_peers"),
+            "Other routers that each router exchanges reports with, its own workers included, and "
+            "those without them (remote). It is the same for all. Empty without peering.",
+            (
+                *_gauge("lora_router_peers"),
+                *_gauge("lora_router_remote_peers", "{{instance}} remote"),
+            ),
             alerts=("LoraRouterPeersDiffer", "LoraRouterPeersMissing"),
         ),
         Panel(

@@ -10,7 +10,7 @@ from lora_router.adapter_assembly import make_adapters_file, share_failed_loads
 from lora_router.adapters.demand import Demand
 from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer
-from lora_router.app_metrics import add_readiness_metric
+from lora_router.app_metrics import add_readiness_metrics
 from lora_router.asking import Asking
 from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
@@ -97,7 +97,7 @@ class App(Front):
             show=pages.show,
             order=pages.order,
         )
-        add_readiness_metric(self.telemetry, self.readiness)
+        add_readiness_metrics(self.telemetry, self.readiness, may_lead=self.leadership is not None)
 
     def _make_loader(self) -> LoaderPart | None:
         hub = None if self.peering is None else self.peering.hub

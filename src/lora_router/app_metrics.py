@@ -1,6 +1,9 @@
 """Metrics that are read from the parts of the router whenever ``/metrics`` is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from lora_router.admin.server import Readiness
 from lora_router.endpoint_discovery.service import EndpointDiscovery
@@ -12,6 +15,7 @@ from lora_router.grpc_server.bounds import Bounds
 from lora_router.routing.director import Director
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
+from lora_router.telemetry.catalog import CATALOG
 from lora_router.telemetry.logs import dropped_lines
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.watchdog import Watchdog
@@ -76,8 +80,14 @@ def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
     )
     telemetry.add_gauge(
         "lora_router_max_buffered_bytes",
-        "The setting max_buffered_bytes, of each worker with workers above 1.",
+        "The setting max_buffered_bytes. With workers above 1, the sum of all workers.",
         lambda: budget.limit,
+    )
+    telemetry.add_gauge(
+        "lora_router_buffered_ratio",
+        "Share of max_buffered_bytes in use. With workers above 1, that of the worker that uses "
+        "most of its own.",
+        lambda: budget.used / budget.limit,
     )
     telemetry.add_gauge(
         "lora_router_waiting_bodies",
@@ -102,13 +112,35 @@ def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
     )
 
 
-def add_readiness_metric(telemetry: Telemetry, readiness: Callable[[], Readiness]) -> None:
-    """Add what ``/readyz`` says to the page."""
-    telemetry.add_gauge(
-        "lora_router_ready",
-        "1 if /readyz says that this router can route requests, else 0.",
-        lambda: readiness().ready,
-    )
+def add_readiness_metrics(
+    telemetry: Telemetry, readiness: Callable[[], Readiness], *, may_lead: bool = False
+) -> None:
+    """Add what ``/readyz`` says to the page.
+
+    Args:
+        telemetry: Has the page.
+        readiness: Returns what ``/readyz`` says.
+        may_lead: Whether one of several routers leads, so that the others are not ready.
+    """
+    telemetry.registry.register(_ReadinessMetrics(readiness, may_lead=may_lead))
+
+
+class _ReadinessMetrics(Collector):
+    """The collector, which asks once for both metrics."""
+
+    def __init__(self, readiness: Callable[[], Readiness], *, may_lead: bool) -> None:
+        self._readiness = readiness
+        self._may_lead = may_lead
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        found = self._readiness()
+        ready = CATALOG.gauge("lora_router_ready")
+        ready.add_metric((), found.ready)
+        able = CATALOG.gauge("lora_router_ready_to_lead")
+        if self._may_lead:
+            able.add_metric((), found.ready or found.standby)
+        return (ready, able)
 
 
 def add_gateway_metrics(telemetry: Telemetry, gateway: GatewayFaults) -> None:

@@ -121,6 +121,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
     Raises:
         BrokenAlgorithmError: An installed algorithm cannot be loaded.
     """
+    telemetry.counts.expect(settings.algorithm)
     director = Director(
         fleet,
         load_algorithms(

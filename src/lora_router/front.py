@@ -148,7 +148,9 @@ class Front:
         self.telemetry.registry.register(self.lacking_slots)
         if self.peering is not None:
             self._readiness.add_details(self.peering.status)
-            self.telemetry.registry.register(PeerMetrics(self.peering.hub, self.peering.redis))
+            self.telemetry.registry.register(
+                PeerMetrics(self.peering.hub, self.peering.redis, self._is_worker)
+            )
         process = Process(
             self._is_ready,
             lag=lambda: self.watchdog.lag,
@@ -229,6 +231,10 @@ class Front:
             metrics_max_age_seconds=settings.metrics_max_age_seconds,
             max_body_bytes=settings.max_body_bytes,
         )
+
+    def _is_worker(self, _peer: str) -> bool:
+        """Return whether a peer is a worker of the same router."""
+        return False
 
     def _is_ready(self) -> tuple[bool, str]:
         readiness = self.readiness()

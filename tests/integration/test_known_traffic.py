@@ -118,8 +118,13 @@ async def test_each_request_counts_where_it_should(tmp_path: Path) -> None:
     waited = page.value("hold_seconds_sum", model)
     assert waited is not None
     assert PAUSE <= waited <= seconds
-    assert page.value("failed_requests_total", {**model, "pod": "vllm-0"}) == 1
-    assert page.value("adapter_failed_requests_total", adapter) == 1
+    for failed, labels in (
+        ("failed_requests_total", model),
+        ("pod_failed_requests_total", {**model, "pod": "vllm-0"}),
+        ("adapter_failed_requests_total", adapter),
+    ):
+        assert page.value(failed, {**labels, "cause": "status"}) == 1
+        assert page.value(failed, {**labels, "cause": "unanswered"}) == 0
     # The pod has had no request for either adapter before the first one.
     assert page.value("adapter_requests_total", {**adapter, "found": "nowhere"}) == 1
     assert page.total("adapter_requests_total", adapter) == 5

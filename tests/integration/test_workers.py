@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.envoy import free_port
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import write_pods
@@ -62,10 +63,14 @@ async def both_serve_soon(served: Served) -> bool:
     return False
 
 
-async def metric(served: Served, series: str) -> float:
+async def page(served: Served) -> list[str]:
     url = f"http://127.0.0.1:{served.admin_port}/metrics"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
-        lines = (await response.text()).splitlines()
+        return (await response.text()).splitlines()
+
+
+async def metric(served: Served, series: str) -> float:
+    lines = await page(served)
     return sum(float(line.split()[-1]) for line in lines if line.startswith(series))
 
 
@@ -136,6 +141,18 @@ async def test_requests_spread_over_the_workers_and_their_metrics_are_added_up(
         assert await metric(served, "lora_router_requests_total{") == answers.sent + 21
         assert await metric(served, "lora_router_pods{") == 3
         assert await metric(served, "lora_router_ready_workers") == 2
+
+
+async def test_workers_of_one_router_are_no_remote_peers(tmp_path: Path) -> None:
+    """Otherwise nothing would show that routers with several workers do not find each other."""
+    nobody = f"127.0.0.1:{free_port()}"
+    async with site(tmp_path, pods(1), routers=1, workers=2, peers=nobody) as gate:
+        served = gate.routers[0].served
+        async with asyncio.timeout(60):
+            while await metric(served, "lora_router_peers ") != 1:
+                await asyncio.sleep(0.05)
+
+        assert "lora_router_remote_peers 0.0" in await page(served)
 
 
 async def test_a_worker_that_is_killed_is_started_again_and_costs_no_answer(

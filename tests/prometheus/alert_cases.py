@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Series = Mapping[str, str]
-"""Values by series. The labels of the routers are added, except where ``up`` or ``@2`` is."""
+"""Values by series. The labels of the routers are added, except where ``instance`` is one of them;
+``@2`` is the second router alone."""
 
 LENGTH = 130
 """Scrapes."""
@@ -37,7 +38,10 @@ def times(metric: str, below: float, above: float, *, limit: str, **labels: str)
     }
 
 
-_FAILED = 'lora_router_failed_requests_total{base_model="base",pod="vllm-1"}'
+_FAILED = 'lora_router_failed_requests_total{base_model="base",cause="status"}'
+_UNANSWERED = 'lora_router_failed_requests_total{base_model="base",cause="unanswered"}'
+_ENDED = 'lora_router_request_duration_seconds_count{base_model="base"}'
+_IN_A_ROW = 'lora_router_scrape_failures_in_a_row{kind="metrics",pod="vllm-1"}'
 _SCRAPES = 'lora_router_scrape_failures_total{kind="metrics",pod="vllm-1",cause="timeout"}'
 _WRITTEN = 'lora_router_model_adapter_status_writes_total{result="written"}'
 _UNWRITTEN = 'lora_router_model_adapter_status_writes_total{result="failed"}'
@@ -55,6 +59,9 @@ HEALTHY: Series = {
         60
     ),
     _FAILED: growing(6),
+    # Clients leave now and then.
+    _UNANSWERED: growing(48),
+    _ENDED: growing(600),
     **times("lora_router_time_to_first_byte_seconds", 600, 0, limit="1.0", base_model="base"),
     **times("lora_router_hold_seconds", 60, 0, limit="1.0", base_model="base"),
     'lora_router_adapter_requests_total{adapter="a1",found="slot"}': growing(500),
@@ -70,8 +77,10 @@ HEALTHY: Series = {
     'lora_router_pods_by_health{health="ejected"}': flat(0),
     'lora_router_snapshot_age_seconds{pod="vllm-1"}': flat(5),
     _SCRAPES: flat(3),
+    _IN_A_ROW: flat(0),
     "lora_router_pods_age_seconds{}": flat(250),
     "lora_router_peers{}": flat(1),
+    "lora_router_remote_peers{}": flat(1),
     "lora_router_peer_report_age_seconds{}": flat(0.5),
     "lora_router_redis_connected{}": flat(1),
     "lora_router_loop_lag_seconds{}": flat(0.01),
@@ -79,6 +88,7 @@ HEALTHY: Series = {
     "lora_router_failing_tasks{}": flat(0),
     "lora_router_buffered_bytes{}": flat(1e6),
     "lora_router_max_buffered_bytes{}": flat(2**28),
+    "lora_router_buffered_ratio{}": flat(0.004),
     "lora_router_log_lines_dropped_total{}": flat(10),
     "lora_router_tls_certificate_expiry_timestamp_seconds{}": flat(30 * DAY),
     "lora_router_tls_files_refused_seconds{}": flat(0),
@@ -105,6 +115,20 @@ _MANY = 'lora_router_requests_total{algorithm="",outcome="refused",reason="overl
 _COLD = 'lora_router_adapter_requests_total{adapter="a1",found="nowhere"}'
 _ROUTED = 'lora_router_requests_total{algorithm="lora-placement",outcome="routed",reason="r"}'
 _REFUSED = 'lora_router_requests_total{algorithm="",outcome="refused",reason="unknown-model"}'
+_ROUTED_BEFORE = _ROUTED.replace(
+    "{", '{namespace="models",job="lora-router",instance="router-0:8080",'
+)
+_OTHERS = (
+    'lora_router_build_info{namespace="others",job="fleet-b",instance="router-9:8080",'
+    'version="0.1.0"}'
+)
+_STANDBY = {
+    "lora_router_leader@1{}": flat(1),
+    "lora_router_leader@2{}": flat(0),
+    "lora_router_ready@2{}": flat(0),
+    "lora_router_ready_to_lead{}": flat(1),
+}
+_WORKERS = {"lora_router_ready_workers{}": flat(2)}
 _EXPIRES = "lora_router_tls_certificate_expiry_timestamp_seconds{}"
 _FIRST_BYTE = "lora_router_time_to_first_byte_seconds"
 
@@ -113,6 +137,22 @@ CASES = (
         "LoraRouterRequestsFail",
         {_FAILED: growing(36)},
         {_FAILED: growing(24)},
+    ),
+    Case(
+        "LoraRouterRequestsFail",
+        # All requests of a router that has just started fail.
+        {
+            **dict.fromkeys((_FAILED, _UNANSWERED, _ENDED), GONE),
+            f"{_FAILED.replace('{', '@1{')}": "_x20 0+6x110",
+            f"{_ENDED.replace('{', '@1{')}": "_x20 0+6x110",
+        },
+    ),
+    Case(
+        "LoraRouterRequestsUnanswered",
+        # One of five clients leaves. That is nothing critical.
+        {_UNANSWERED: growing(120)},
+        # An hour's clients leave in one minute.
+        {_UNANSWERED: "0+0x20 400+0x110"},
     ),
     Case(
         "LoraRouterFirstByteSlow",
@@ -124,7 +164,21 @@ CASES = (
         times("lora_router_hold_seconds", 50, 10, limit="1.0", base_model="base"),
         times("lora_router_hold_seconds", 60, 0, limit="5.0", base_model="base"),
     ),
-    Case("LoraRouterRefusesRequests", {_MANY: growing(2)}, {_MANY: growing(0.5)}),
+    *(
+        Case(
+            "LoraRouterRefusesRequests",
+            {_MANY.replace("overloaded", reason): growing(2)},
+            {_MANY.replace("overloaded", reason): growing(0.5)},
+        )
+        for reason in (
+            "overloaded",
+            "too-many-held",
+            "no-ready-pod",
+            "models-unknown",
+            "adapter-not-loaded",
+            "router-overloaded",
+        )
+    ),
     Case("LoraRouterSlotsLacking", {'lora_router_slots_lacking{base_model="base"}': flat(2)}),
     Case("LoraRouterManyColdPlacements", {_COLD: growing(400)}, {_COLD: growing(200)}),
     Case(
@@ -144,6 +198,17 @@ CASES = (
         "LoraRouterGetsNoRequests",
         {_ROUTED: "0+600x70 42000+0x130", _REFUSED: "0+60x70 4200+0x130", _FAILED: GONE},
         {_ROUTED: "0+600x70 42000+6x130", _REFUSED: "0+60x70 4200+0x130", _FAILED: GONE},
+        at="2h",
+    ),
+    Case(
+        "LoraRouterGetsNoRequests",
+        # The routers were replaced. The new ones, whose addresses are others, get no requests.
+        {
+            **dict.fromkeys((_ROUTED, _REFUSED, _FAILED, _UNANSWERED, _ENDED), GONE),
+            _ROUTED_BEFORE: "0+600x70 stale",
+            "lora_router_reservations{}": flat(0),
+        },
+        {_REFUSED: GONE, _ROUTED_BEFORE: "0+600x70 stale"},
         at="2h",
     ),
     Case(
@@ -167,6 +232,13 @@ CASES = (
         {_SCRAPES: growing(1)},
     ),
     Case(
+        "LoraRouterScrapesFail",
+        # A list of models is read once in a minute, and each read fails.
+        {_SCRAPES: growing(1), _IN_A_ROW: growing(1)},
+        # A peer reads the pod by now.
+        {_SCRAPES: flat(40), _IN_A_ROW: flat(40)},
+    ),
+    Case(
         "LoraRouterPodsUnconfirmed",
         {"lora_router_pods_age_seconds{}": flat(1000)},
         {"lora_router_pods_age_seconds{}": flat(600)},
@@ -178,6 +250,12 @@ CASES = (
         {f"{series.replace('{', '@2{', 1)}": GONE for series in HEALTHY},
     ),
     Case(
+        "LoraRouterAbsent",
+        # The routers of another release are gone, and these are not.
+        {_OTHERS: "1+0x30 stale"},
+        {_OTHERS: "1+0x130"},
+    ),
+    Case(
         "LoraRouterNotReady",
         {"lora_router_ready@2{}": flat(0)},
         {
@@ -185,6 +263,11 @@ CASES = (
             "lora_router_leader@1{}": flat(1),
             "lora_router_leader@2{}": flat(0),
         },
+    ),
+    Case(
+        "LoraRouterStandbyNotReady",
+        {**_STANDBY, "lora_router_ready_to_lead@2{}": flat(0)},
+        _STANDBY,
     ),
     Case(
         "LoraRouterNoLeader",
@@ -198,13 +281,26 @@ CASES = (
     ),
     Case(
         "LoraRouterPeersMissing",
-        {"lora_router_peers{}": flat(0)},
+        {"lora_router_peers{}": flat(0), "lora_router_remote_peers{}": flat(0)},
         # Without peering.
         {
             "lora_router_peers{}": GONE,
+            "lora_router_remote_peers{}": GONE,
             "lora_router_peer_report_age_seconds{}": GONE,
             "lora_router_redis_connected{}": GONE,
         },
+    ),
+    Case(
+        "LoraRouterPeersMissing",
+        # Each worker has the other one of its router as a peer.
+        {**_WORKERS, "lora_router_peers{}": flat(1), "lora_router_remote_peers{}": flat(0)},
+        # Workers of routers that are not told of each other.
+        {**_WORKERS, "lora_router_peers{}": flat(1), "lora_router_remote_peers{}": GONE},
+    ),
+    Case(
+        "LoraRouterPeersMissing",
+        {**_WORKERS, "lora_router_peers{}": flat(2), "lora_router_remote_peers{}": flat(1)},
+        {**_WORKERS, "lora_router_peers{}": flat(3), "lora_router_remote_peers{}": flat(2)},
     ),
     Case(
         "LoraRouterPeersSilent",
@@ -225,8 +321,9 @@ CASES = (
     Case("LoraRouterTasksFail", {"lora_router_failing_tasks@1{}": flat(1)}),
     Case(
         "LoraRouterBuffersNearlyFull",
-        {"lora_router_buffered_bytes@1{}": flat(2.3e8)},
-        {"lora_router_buffered_bytes@1{}": flat(2e8)},
+        # The other workers of this router have room.
+        {"lora_router_buffered_ratio@1{}": flat(0.95)},
+        {"lora_router_buffered_ratio@1{}": flat(0.7)},
     ),
     Case("LoraRouterLogLinesDropped", {"lora_router_log_lines_dropped_total@1{}": growing(5)}),
     Case("LoraRouterCertificateExpires", {_EXPIRES: flat(5 * DAY)}, {_EXPIRES: flat(8 * DAY)}),
@@ -251,6 +348,9 @@ def expanded(changes: Series) -> dict[str, str]:
         metric, _, labels = name.partition("{")
         metric, _, number = metric.partition("@")
         own = labels.removesuffix("}")
+        if "instance=" in own:
+            found[name] = values
+            continue
         for place, instance in enumerate(ROUTERS, start=1):
             if number in ("", str(place)):
                 ours = f'namespace="models",job="lora-router",instance="{instance}"'

@@ -21,6 +21,7 @@ WITHOUT = {
     "lora_router_ready_workers": "each router is one process",
     "lora_router_worker_restarts_total": "each router is one process",
     "lora_router_leader": "both routers serve",
+    "lora_router_ready_to_lead": "both routers serve",
     "lora_router_leader_transitions_total": "both routers serve",
     "lora_router_lease_errors_total": "both routers serve",
     "lora_router_redis_connected": "peers use streams",

@@ -18,7 +18,7 @@ from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.looks import PLACES, RUNNING
 from lora_router.routing.who_waits import Waiting
-from lora_router.telemetry.traffic import AdapterTraffic
+from lora_router.telemetry.traffic_rows import AdapterTraffic
 
 PODS_AT_ONCE = 8
 """Pods that are looked at in one turn of the loop."""
@@ -240,7 +240,7 @@ def _listed(
 
 def add_traffic(row: AdapterPart, traffic: AdapterTraffic) -> None:
     """Add what became of an adapter's requests."""
-    row.requests, row.failed = traffic.requests, traffic.failed
+    row.requests, row.failed = traffic.requests, traffic.failed.total
     row.misses = traffic.found[PLACES[AWAY]]
     row.hits = sum(traffic.found.values()) - row.misses
     row.first_byte, row.hold = list(traffic.first_byte.counts), list(traffic.hold.counts)

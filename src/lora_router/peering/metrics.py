@@ -1,6 +1,6 @@
 """Metrics of peering, read whenever the page is."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,9 +15,22 @@ if TYPE_CHECKING:
 class PeerMetrics(Collector):
     """The collector. No label is a peer's name, because peers choose their names."""
 
-    def __init__(self, hub: "Hub", redis: "RedisChannel | None" = None) -> None:
+    def __init__(
+        self,
+        hub: "Hub",
+        redis: "RedisChannel | None" = None,
+        is_worker: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Create it.
+
+        Args:
+            hub: The peers.
+            redis: A place where all routers listen, if there is one.
+            is_worker: Returns whether a peer is a worker of the same router. ``None``: all are.
+        """
         self._hub = hub
         self._redis = redis
+        self._is_worker = is_worker
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
@@ -66,6 +79,13 @@ class PeerMetrics(Collector):
         )
         if self._redis is not None:
             connected.add_metric([], self._redis.broadcasts.is_connected)
+        remote = GaugeMetricFamily(
+            "lora_router_remote_peers",
+            "Those of lora_router_peers that are no workers of the same router. Each worker of "
+            "another router counts. Only where routers are told how to find each other.",
+        )
+        if (is_worker := self._is_worker) is not None:
+            remote.add_metric([], sum(not is_worker(name) for name in hub.peers))
         load = hub.load()
         return (
             connected,
@@ -89,6 +109,7 @@ class PeerMetrics(Collector):
                 "Other routers that this router exchanges reports with.",
                 value=len(peers),
             ),
+            remote,
             GaugeMetricFamily(
                 "lora_router_peer_report_age_seconds",
                 "Age of the oldest of the last reports of all peers; 0 without peers.",

@@ -111,6 +111,11 @@ _PEERS = {
     "lora_router_peers": Described(
         "gauge", "Other routers that this router exchanges reports with."
     ),
+    "lora_router_remote_peers": Described(
+        "gauge",
+        "Those of lora_router_peers that are no workers of the same router. Each worker of another "
+        "router counts. Only where routers are told how to find each other.",
+    ),
     "lora_router_peer_report_age_seconds": Described(
         "gauge", "Age of the oldest of the last reports of all peers; 0 without peers."
     ),
@@ -186,6 +191,11 @@ _PROCESS = {
     "lora_router_ready": Described(
         "gauge", "1 if /readyz says that this router can route requests, else 0."
     ),
+    "lora_router_ready_to_lead": Described(
+        "gauge",
+        "1 if this router could route requests if it led, as /readyz?exclude=leader says, else 0. "
+        "Only with replication=lease.",
+    ),
     "lora_router_loop_lag_seconds": Described(
         "gauge", "Largest lag of the event loop within the last minute."
     ),
@@ -226,7 +236,13 @@ _GATEWAY = {
         "waits for a gateway.",
     ),
     "lora_router_max_buffered_bytes": Described(
-        "gauge", "The setting max_buffered_bytes, of each worker with workers above 1."
+        "gauge",
+        "The setting max_buffered_bytes. With workers above 1, the sum of all workers.",
+    ),
+    "lora_router_buffered_ratio": Described(
+        "gauge",
+        "Share of max_buffered_bytes in use. With workers above 1, that of the worker that uses "
+        "most of its own.",
     ),
     "lora_router_waiting_bodies": Described(
         "gauge",

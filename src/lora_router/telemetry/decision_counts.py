@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from lora_router.routing.answer_check import FAILED
+from lora_router.routing.director import PASS_THROUGH
+from lora_router.routing.refusal import Refusal
 from lora_router.telemetry.catalog import CATALOG
 from lora_router.telemetry.times import Edges, Times
 
@@ -17,6 +20,18 @@ EDGES = Edges((5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
 _BOUNDS = EDGES.bounds
 MAX_SERIES = 256
 """Distinct combinations of algorithm, outcome and reason. The built-in algorithms have about 40."""
+BY_ROUTER = "none"
+"""The algorithm of requests that the router answers before an algorithm is known."""
+NO_FAULT_OF_CLIENTS = (
+    Refusal.OVERLOADED,
+    Refusal.TOO_MANY_HELD,
+    Refusal.NO_READY_POD,
+    Refusal.MODELS_UNKNOWN,
+    Refusal.ADAPTER_NOT_LOADED,
+)
+"""Refusals because of the fleet, which alerts are about."""
+ROUTER_OVERLOADED = "router-overloaded"
+"""The reason of refusals because the router has no memory or no time."""
 OTHER = "other"
 _LABEL_CHARACTERS = 64
 
@@ -45,6 +60,24 @@ class DecisionCounts(Collector):
                 times = self._times_of_new(algorithm)
             times.seconds += seconds
             times.counts[bisect_left(_BOUNDS, seconds)] += 1
+
+    def expect(self, algorithm: str) -> None:
+        """Let the usual series exist from the start, so that a query sees their increase.
+
+        In a series that begins with its first count, that count is no increase. All requests of a
+        burst may come between two reads of the page.
+
+        Args:
+            algorithm: The default algorithm.
+        """
+        refused = [(algorithm, refusal.value) for refusal in NO_FAULT_OF_CLIENTS]
+        refused += [(PASS_THROUGH, Refusal.NO_READY_POD.value), (BY_ROUTER, ROUTER_OVERLOADED)]
+        for who, reason in refused:
+            self._requests.setdefault((who, "refused", reason), 0)
+        # An algorithm's other reasons are its own.
+        for who, reason in ((algorithm, FAILED), (PASS_THROUGH, PASS_THROUGH)):
+            self._requests.setdefault((who, "routed", reason), 0)
+            self._times_of_new(who)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""

@@ -28,7 +28,7 @@ class Described:
 def unit_of(name: str) -> str:
     """Return the unit of a metric, which its name states. Empty: it counts."""
     base = name.removesuffix("_total")
-    return next((unit for unit in ("seconds", "bytes") if base.endswith(f"_{unit}")), "")
+    return next((unit for unit in ("seconds", "bytes", "ratio") if base.endswith(f"_{unit}")), "")
 
 
 class Catalog:

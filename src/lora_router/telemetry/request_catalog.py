@@ -10,12 +10,19 @@ _PODS = "pods"
 _POD_LABEL = ("pod",)
 _MODEL_LABEL = ("base_model",)
 _ADAPTER_LABEL = ("adapter",)
+_FAILED = (
+    "Routed requests that failed by cause: status (the answer of the pod, or of Envoy in its "
+    "place, has a status from 500 on) and unanswered (the stream ended before an answer began, "
+    "mostly because the client left)"
+)
 
 REQUESTS: Mapping[str, Described] = {
     "lora_router_requests_total": Described(
         "counter",
         "Requests by outcome: routed, refused, answered (by the router itself), held (waits in "
-        "the router), cancelled (the client disconnected while the request was held).",
+        "the router), cancelled (the client disconnected while the request was held). A held "
+        "request counts again with its second outcome, so the number of requests is the sum "
+        'without outcome="held".',
         ("algorithm", "outcome", "reason"),
         "513",
     ),
@@ -89,6 +96,12 @@ REQUESTS: Mapping[str, Described] = {
         ("by", "status"),
         "18",
     ),
+    "lora_router_failed_requests_total": Described(
+        "counter",
+        f"{_FAILED}, by base model. Failures of pods that have left stay in it.",
+        ("base_model", "cause"),
+        f"2 for each of {_MODELS}",
+    ),
     "lora_router_retried_requests_total": Described(
         "counter",
         "Requests that Envoy sent to another pod than the picked one.",
@@ -134,9 +147,9 @@ BY_ADAPTER: Mapping[str, Described] = {
     ),
     "lora_router_adapter_failed_requests_total": Described(
         "counter",
-        "Routed requests that ended with a status from 500 on, or without an answer, by adapter.",
-        _ADAPTER_LABEL,
-        _ADAPTERS,
+        f"{_FAILED}, by adapter.",
+        ("adapter", "cause"),
+        f"2 for each of {_ADAPTERS}",
     ),
     "lora_router_adapter_tokens_total": Described(
         "counter",
@@ -162,12 +175,11 @@ BY_POD: Mapping[str, Described] = {
         _POD_LABEL,
         _PODS,
     ),
-    "lora_router_failed_requests_total": Described(
+    "lora_router_pod_failed_requests_total": Described(
         "counter",
-        "Routed requests that ended with a status from 500 on, or without an answer, by base "
-        "model and by the pod that was picked.",
-        ("base_model", "pod"),
-        "base models of each pod",
+        f"{_FAILED}, by base model and by the pod that was picked. They leave with their pod.",
+        ("base_model", "pod", "cause"),
+        "2 for each base model of each pod",
     ),
     "lora_router_in_flight_requests": Described(
         "gauge",
@@ -192,5 +204,12 @@ BY_POD: Mapping[str, Described] = {
         "Failed reads of a pod's /metrics or /v1/models. The last snapshot stays in use.",
         ("kind", "pod", "cause"),
         "20 for each pod that fails",
+    ),
+    "lora_router_scrape_failures_in_a_row": Described(
+        "gauge",
+        "Reads of a pod's /metrics or /v1/models by this router that failed since the last one "
+        "that succeeded. It stays as it is while a peer reads the pod.",
+        ("kind", "pod"),
+        "2 for each pod that failed",
     ),
 }

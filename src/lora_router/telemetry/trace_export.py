@@ -55,7 +55,11 @@ class TraceExport:
         self, decisions: DecisionLog, settings: TraceSettings, exporter: SpanExporter | None
     ) -> "BoundedQueue":
         watched = WatchedExporter(exporter or _exporter(settings.protocol))
-        batches = BatchSpanProcessor(watched, max_queue_size=settings.max_queued)
+        batches = BatchSpanProcessor(
+            watched,
+            max_queue_size=settings.max_queued,
+            max_export_batch_size=settings.max_batch,
+        )
         queue = BoundedQueue(batches, watched, settings.max_queued)
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         Traces(decisions, queue, sampler=provider.sampler, resource=provider.resource)

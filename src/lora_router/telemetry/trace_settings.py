@@ -2,19 +2,25 @@
 
 They are no settings of the router, since operators of OpenTelemetry set them for every service.
 What stands here decides whether tracing is on. The SDK reads the other variables itself, from the
-process's environment: the sampler, the resource, headers, certificates, timeouts.
+process's environment: the sampler, the resource, headers, certificates, timeouts. Those that it
+would refuse without naming them, or take without a word, are checked here first.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 Protocol = Literal["http/protobuf", "grpc"]
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_MAX_QUEUED = 2048
-"""The SDK's default."""
+_TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+_MAX_QUEUED, _MAX_BATCH = 2048, 512
+"""The SDK's defaults."""
+_MOST_QUEUED = 1_000_000
+_LONGEST_DELAY = 3_600_000
+"""In milliseconds."""
 
 
 class TraceSettingsError(ValueError):
@@ -28,6 +34,8 @@ class TraceSettings:
     protocol: Protocol = "http/protobuf"
     max_queued: int = _MAX_QUEUED
     """Spans that wait to be sent. Further spans are dropped."""
+    max_batch: int = _MAX_BATCH
+    """Spans that are sent at once. No more than ``max_queued``."""
 
 
 def trace_settings(environ: Mapping[str, str]) -> TraceSettings | None:
@@ -48,7 +56,17 @@ def trace_settings(environ: Mapping[str, str]) -> TraceSettings | None:
         return None
     if exporter not in ("", "otlp"):
         raise TraceSettingsError(f"OTEL_TRACES_EXPORTER={exporter!r}: must be otlp or none")
-    return TraceSettings(_protocol(environ), _max_queued(environ))
+    protocol = _protocol(environ)
+    _check_endpoints(environ, protocol)
+    if protocol == "grpc":  # Over HTTP, the SDK warns of them and uses its default.
+        _check_timeouts(environ)
+    _whole(environ, "OTEL_BSP_SCHEDULE_DELAY", 1, _LONGEST_DELAY)
+    queued = _whole(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _MAX_QUEUED, _MOST_QUEUED)
+    # The SDK's default would be refused with a smaller queue.
+    default = min(_MAX_BATCH, queued)
+    return TraceSettings(
+        protocol, queued, _whole(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", default, queued)
+    )
 
 
 def _protocol(environ: Mapping[str, str]) -> Protocol:
@@ -61,14 +79,42 @@ def _protocol(environ: Mapping[str, str]) -> Protocol:
     return "http/protobuf"
 
 
-def _max_queued(environ: Mapping[str, str]) -> int:
-    name = "OTEL_BSP_MAX_QUEUE_SIZE"
+def _check_endpoints(environ: Mapping[str, str], protocol: Protocol) -> None:
+    """Check that spans can be sent there. The SDK would fail with each batch, and drop it."""
+    also = ", or host:port" if protocol == "grpc" else ""
+    for name in _ENDPOINTS:
+        value = environ.get(name, "").strip()
+        if value and not (_is_url(value) or (also and _is_url(f"http://{value}", port=True))):
+            raise TraceSettingsError(
+                f"{name}={value!r}: must be a URL, such as http://collector:4318{also}"
+            )
+
+
+def _is_url(value: str, *, port: bool = False) -> bool:
+    """Return whether a text is a URL of HTTP, with a port if that is asked for."""
+    try:
+        parts = urlsplit(value)
+        has_port = parts.port is not None
+    except ValueError:  # Such as a port that is no number.
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and has_port >= port
+
+
+def _check_timeouts(environ: Mapping[str, str]) -> None:
+    for name in _TIMEOUTS:
+        value = environ.get(name, "").strip()
+        try:
+            is_number = not value or float(value) > 0
+        except ValueError:
+            is_number = False
+        if not is_number:
+            raise TraceSettingsError(f"{name}={value!r}: must be a number of seconds above 0")
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
     value = environ.get(name, "").strip()
     if not value:
-        return _MAX_QUEUED
-    if not (value.isascii() and value.isdigit() and 0 < int(value[:10]) <= _MOST_QUEUED):
-        raise TraceSettingsError(f"{name}={value!r}: must be a number from 1 to {_MOST_QUEUED}")
+        return default
+    if not (value.isascii() and value.isdigit() and 0 < int(value[:10]) <= most):
+        raise TraceSettingsError(f"{name}={value!r}: must be a number from 1 to {most}")
     return int(value)
-
-
-_MOST_QUEUED = 1_000_000

@@ -4,7 +4,8 @@ The number of rows is bounded:
 
 - Base models: the first ``MAX_BASE_MODELS``. The others share the row ``other``.
 - Pods: those of the fleet. The row of a pod that leaves is removed, and one that returns begins at
-  zero.
+  zero. A pod that dies leaves soon, so its failures count in the row of its base model, too, which
+  stays.
 - Adapters: the busiest ones. The others share the row ``other``.
 
 Which adapters are the busiest is decided every ``SETTLE_SECONDS``. An adapter gets a row of its
@@ -24,10 +25,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.looks import NO_ADAPTER, PLACES
 from lora_router.telemetry.decisions import FAILED, Decision, DecisionLog
 from lora_router.telemetry.frequent import Frequent
-from lora_router.telemetry.times import REQUEST_BOUNDS, Exemplar, Times
+from lora_router.telemetry.times import REQUEST_BOUNDS, Exemplar
+from lora_router.telemetry.traffic_rows import (
+    AdapterTraffic,
+    Failures,
+    ModelTraffic,
+    PodTraffic,
+)
 
 OTHER = "other"
 """The row of what has none of its own."""
@@ -42,93 +48,6 @@ _DECAY = 0.9
 _WATCHED = 4
 """Adapters without a row that are counted, for each row."""
 _WATCHED_AT_LEAST = 1000
-FOUND = tuple(words for place, words in PLACES.items() if place != NO_ADAPTER)
-"""Where the adapter of a request is found on its pod."""
-
-
-class ModelTraffic:
-    """The requests of one base model."""
-
-    __slots__ = (
-        "completion_tokens",
-        "duration",
-        "estimated",
-        "expected_cached",
-        "first_byte",
-        "hold",
-        "prompt_tokens",
-        "replicated",
-        "spilled",
-        "stated",
-        "stated_cached",
-    )
-
-    def __init__(self) -> None:
-        self.first_byte = Times()
-        self.duration = Times()
-        self.hold = Times()
-        self.spilled = 0
-        self.replicated = 0
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
-        self.estimated = self.expected_cached = 0.0
-        """Prompt tokens of requests whose prompts were read, and those believed to be cached."""
-        self.stated = self.stated_cached = 0
-        """Prompt tokens of answers that state cached tokens, and these."""
-
-
-class PodTraffic:
-    """The requests that were sent to one pod."""
-
-    __slots__ = ("duration", "failed", "first_byte")
-
-    def __init__(self) -> None:
-        self.first_byte = Times()
-        self.duration = Times()
-        self.failed: dict[str, int] = {}
-        """How many failed, by base model."""
-
-
-class AdapterTraffic:
-    """The requests for one adapter."""
-
-    __slots__ = (
-        "completion_tokens",
-        "counted",
-        "duration",
-        "failed",
-        "first_byte",
-        "found",
-        "held",
-        "hold",
-        "label",
-        "prompt_tokens",
-        "replicated",
-        "requests",
-        "score",
-        "spilled",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.label = as_label(name)
-        self.requests = 0
-        """Requests that were sent to a pod, or held and sent to none."""
-        self.held = 0
-        """How many of them were held."""
-        self.failed = 0
-        self.found = dict.fromkeys(FOUND, 0)
-        """Where the adapter was on the pod of each request, by ``FOUND``."""
-        self.spilled = 0
-        self.replicated = 0
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
-        self.first_byte = Times()
-        self.duration = Times()
-        self.hold = Times()
-        self.score = 0.0
-        """Its requests, of which older ones weigh less, when it was last compared."""
-        self.counted = 0
-        """``requests`` at that time."""
 
 
 class Traffic:
@@ -223,10 +142,7 @@ class Traffic:
             times.counts[place] += 1
             times.seconds += seconds
         if decision.unanswered or decision.status >= FAILED:
-            base = self._model_name(decision.base_model)
-            pod.failed[base] = pod.failed.get(base, 0) + 1
-            if adapter is not None:
-                adapter.failed += 1
+            self._failed(decision, model, pod, adapter)
         if decision.prompt_tokens is not None or decision.completion_tokens is not None:
             _count_tokens(decision, model, adapter)
         if decision.estimated_prompt_tokens is not None:
@@ -236,6 +152,23 @@ class Traffic:
             self._exemplify(decision, model, pod, adapter)
 
     # The rest happens seldom
+
+    def _failed(
+        self,
+        decision: Decision,
+        model: ModelTraffic,
+        pod: PodTraffic,
+        adapter: AdapterTraffic | None,
+    ) -> None:
+        base_model = self._model_name(decision.base_model)
+        rows = [model.failed, pod.failed.setdefault(base_model, Failures())]
+        if adapter is not None:
+            rows.append(adapter.failed)
+        for row in rows:
+            if decision.status >= FAILED:
+                row.status += 1
+            else:
+                row.unanswered += 1
 
     def _held(self, decision: Decision, base_model: str, adapter: AdapterTraffic | None) -> None:
         seconds = decision.held_seconds
@@ -277,7 +210,7 @@ class Traffic:
             return self._gone
         row = self.pods[name] = PodTraffic()
         # It exists from the start, so that a query sees the increase of the first failure.
-        row.failed[self._model_name(base_model)] = 0
+        row.failed[self._model_name(base_model)] = Failures()
         return row
 
     def _without_row(self, name: str, now: float) -> AdapterTraffic:
@@ -360,12 +293,7 @@ class Traffic:
             for base_model in state.base_models:
                 self._model(base_model)
                 pod = self.pods.get(name) or self._pod(name, base_model)
-                pod.failed.setdefault(self._model_name(base_model), 0)
-
-
-def as_label(name: str) -> str:
-    """Return a name as a label: a string that can be encoded as UTF-8. Other names differ."""
-    return name.encode("utf-8", "backslashreplace").decode()
+                pod.failed.setdefault(self._model_name(base_model), Failures())
 
 
 def sampled_trace(traceparent: str) -> str:

@@ -12,12 +12,13 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lora_router.telemetry.catalog import CATALOG
-from lora_router.telemetry.traffic import (
+from lora_router.telemetry.traffic import Traffic
+from lora_router.telemetry.traffic_rows import (
     FOUND,
     AdapterTraffic,
+    Failures,
     ModelTraffic,
     PodTraffic,
-    Traffic,
     as_label,
 )
 
@@ -62,9 +63,15 @@ def _model_counters(rows: Sequence[tuple[str, ModelTraffic]]) -> Iterator[Metric
     replications = CATALOG.counter("lora_router_replications_total")
     tokens = CATALOG.counter("lora_router_tokens_total")
     prefixes = CATALOG.counter("lora_router_prefix_tokens_total")
+    failed = CATALOG.counter("lora_router_failed_requests_total")
+    if all(label for label, _ in rows):
+        # A query sees no increase in a series that begins with the first failures. The row of
+        # requests that name no model does not exist before the first of them.
+        _add_failures(failed, ("",), Failures())
     for label, row in rows:
         spills.add_metric((label,), row.spilled)
         replications.add_metric((label,), row.replicated)
+        _add_failures(failed, (label,), row.failed)
         _add_tokens(tokens, label, row)
         if row.estimated:
             prefixes.add_metric(("estimated", label), row.estimated)
@@ -72,7 +79,7 @@ def _model_counters(rows: Sequence[tuple[str, ModelTraffic]]) -> Iterator[Metric
         if row.stated:
             prefixes.add_metric(("stated", label), row.stated)
             prefixes.add_metric(("stated_cached", label), row.stated_cached)
-    yield from (spills, replications, tokens, prefixes)
+    yield from (failed, spills, replications, tokens, prefixes)
 
 
 def _adapter_histograms(rows: Sequence[AdapterTraffic]) -> Iterator[Metric]:
@@ -97,7 +104,7 @@ def _adapter_counters(rows: Sequence[AdapterTraffic]) -> Iterator[Metric]:
     for some in _parts(rows):
         failed = CATALOG.counter("lora_router_adapter_failed_requests_total")
         for row in some:
-            failed.add_metric((row.label,), row.failed)
+            _add_failures(failed, (row.label,), row.failed)
         yield failed
     for some in _parts(rows):
         tokens = CATALOG.counter("lora_router_adapter_tokens_total")
@@ -115,11 +122,16 @@ def _pod_families(rows: Sequence[tuple[str, PodTraffic]]) -> Iterator[Metric]:
         duration.add(label, row.duration)
     yield from (first_byte, duration)
     for some in _parts(rows):
-        failed = CATALOG.counter("lora_router_failed_requests_total")
+        failed = CATALOG.counter("lora_router_pod_failed_requests_total")
         for name, row in some:
-            for base_model, count in row.failed.items():
-                failed.add_metric((as_label(base_model), as_label(name)), count)
+            for base_model, failures in row.failed.items():
+                _add_failures(failed, (as_label(base_model), as_label(name)), failures)
         yield failed
+
+
+def _add_failures(failed: CounterMetricFamily, labels: tuple[str, ...], failures: Failures) -> None:
+    failed.add_metric((*labels, "status"), failures.status)
+    failed.add_metric((*labels, "unanswered"), failures.unanswered)
 
 
 def _add_tokens(

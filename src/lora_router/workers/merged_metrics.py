@@ -63,6 +63,10 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_unread_namespaces": max,
     "lora_router_snapshot_age_seconds": max,
     "lora_router_peers": max,
+    "lora_router_remote_peers": max,
+    # One worker may have all connections of the gateway.
+    "lora_router_buffered_ratio": max,
+    "lora_router_scrape_failures_in_a_row": max,
     "lora_router_peer_report_age_seconds": max,
     "lora_router_peer_in_flight_requests": max,
     "lora_router_peer_in_flight_adapters": max,
@@ -75,6 +79,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_pod_files_refused_seconds": max,
     "lora_router_build_info": max,
     "lora_router_ready": min,
+    "lora_router_ready_to_lead": min,
     "lora_router_tls_certificate_expiry_timestamp_seconds": min,
     # Each worker has a connection of its own.
     "lora_router_redis_connected": min,

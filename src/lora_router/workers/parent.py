@@ -12,7 +12,7 @@ from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import (
     add_pod_access_metrics,
     add_process_metrics,
-    add_readiness_metric,
+    add_readiness_metrics,
     add_watchdog_metrics,
     add_worker_metrics,
 )
@@ -137,7 +137,7 @@ class Parent:
         )
         self._hurry = asyncio.Event()
         self._rising = Rising()
-        add_readiness_metric(self.telemetry, self.readiness)
+        add_readiness_metrics(self.telemetry, self.readiness)
         add_process_metrics(self.telemetry, self.supervisor)
         add_pod_access_metrics(self.telemetry, self.pod_access)
         add_watchdog_metrics(self.telemetry, self.watchdog)

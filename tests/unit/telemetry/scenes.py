@@ -20,7 +20,7 @@ from lora_router.app_metrics import (
     add_gateway_metrics,
     add_name_metrics,
     add_pod_access_metrics,
-    add_readiness_metric,
+    add_readiness_metrics,
     add_watchdog_metrics,
     add_worker_metrics,
 )
@@ -143,8 +143,14 @@ def traffic() -> Scene:
     values |= {
         at("lora_router_spills_total", base_model="base"): 1,
         at("lora_router_replications_total", base_model="base"): 1,
-        at("lora_router_failed_requests_total", base_model="base", pod="pod-1"): 1,
-        at("lora_router_adapter_failed_requests_total", adapter="a"): 1,
+        at("lora_router_failed_requests_total", base_model="base", cause="status"): 1,
+        at(
+            "lora_router_pod_failed_requests_total",
+            base_model="base",
+            pod="pod-1",
+            cause="status",
+        ): 1,
+        at("lora_router_adapter_failed_requests_total", adapter="a", cause="status"): 1,
         at("lora_router_tokens_total", kind="prompt", base_model="base"): 11,
         at("lora_router_tokens_total", kind="completion", base_model="base"): 7,
         at("lora_router_prefix_tokens_total", kind="estimated", base_model="base"): 12,
@@ -189,6 +195,7 @@ def counts() -> Scene:
             at("lora_router_scrape_seconds_count", kind="metrics"): 1,
             at("lora_router_scrape_seconds_sum", kind="metrics"): 0.25,
             at("lora_router_scrape_failures_total", **failures): 1,
+            at("lora_router_scrape_failures_in_a_row", kind="models", pod="pod-2"): 1,
             at("lora_router_pod_events_total", kind="added"): 3,
             at("lora_router_discovery_failures_total", cause="gone"): 1,
             at("lora_router_task_failures_total", task="pods-file"): 1,
@@ -298,13 +305,15 @@ def parts() -> Scene:
     add_certificate_metrics(telemetry, double(expires=17.0, refused_seconds=18.0))
     add_pod_access_metrics(telemetry, double(refused_seconds=19.0))
     add_endpoint_metrics(telemetry, double(open_streams=20, rejected=21))
-    add_readiness_metric(telemetry, lambda: double(ready=True))
+    standby = double(ready=False, standby=True)
+    add_readiness_metrics(telemetry, lambda: standby, may_lead=True)
     return Scene(
         telemetry.metrics,
         {
             at("lora_router_open_streams"): 3,
             at("lora_router_buffered_bytes"): 4,
             at("lora_router_max_buffered_bytes"): 5,
+            at("lora_router_buffered_ratio"): 0.8,
             at("lora_router_waiting_bodies"): 6,
             at("lora_router_refused_bodies_total"): 7,
             at("lora_router_refused_streams_total"): 8,
@@ -321,7 +330,8 @@ def parts() -> Scene:
             at("lora_router_pod_files_refused_seconds"): 19,
             at("lora_router_endpoint_streams"): 20,
             at("lora_router_endpoint_lists_rejected_total"): 21,
-            at("lora_router_ready"): 1,
+            at("lora_router_ready"): 0,
+            at("lora_router_ready_to_lead"): 1,
             at("lora_router_log_lines_dropped_total"): dropped_lines(),
         },
     )
@@ -366,12 +376,14 @@ def peers() -> Scene:
     )
     telemetry = Telemetry(make_fleet(1))
     redis = double(broadcasts=double(is_connected=True))
-    for collector in (PeerMetrics(hub, redis), ReadingMetrics(exchange), LeaseMetrics(leadership)):
+    peer_metrics = PeerMetrics(hub, redis, lambda name: name == "b")
+    for collector in (peer_metrics, ReadingMetrics(exchange), LeaseMetrics(leadership)):
         telemetry.registry.register(collector)
     return Scene(
         telemetry.metrics,
         {
             at("lora_router_peers"): 2,
+            at("lora_router_remote_peers"): 1,
             at("lora_router_peer_report_age_seconds"): 3,
             at("lora_router_peer_reports_total", direction="sent"): 1,
             at("lora_router_peer_reports_total", direction="received"): 2,

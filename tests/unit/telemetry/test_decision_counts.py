@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
+from lora_router.extproc.errors import overloaded_answer, refusal_answer
+from lora_router.routing.refusal import Refusal, Refused
 from lora_router.telemetry.decision_counts import EDGES, MAX_SERIES, DecisionCounts
 
 BUCKETS = EDGES.classic_bounds[:-1]
+CHOSEN = (Refusal.NONE_SELECTED, Refusal.SHUTTING_DOWN)
+"""Refusals with status 503 that somebody asked for: by a filter, or by stopping the router."""
 
 DECISIONS = st.tuples(
     st.sampled_from(["lora-placement", "random"]),
@@ -39,6 +43,37 @@ def test_the_page_is_the_librarys(decisions: list[tuple[str, str, str, float]]) 
             seconds.labels(algorithm).observe(taken)
 
     assert samples(ours) == samples(theirs)
+
+
+def test_the_usual_series_exist_before_their_first_request() -> None:
+    """Otherwise a burst that is refused between two reads of the page is no increase."""
+    decisions = DecisionCounts()
+
+    decisions.expect("random")
+
+    requests = [line for line in page(decisions) if line.startswith("lora_router_requests_total{")]
+    assert all(line.endswith(" 0.0") for line in requests)
+    for refusal in Refusal:
+        series = f'algorithm="random",outcome="refused",reason="{refusal.value}"}} 0.0'
+        answer = refusal_answer(Refused(refusal))
+        of_the_fleet = answer.status in {429, 503} and refusal not in CHOSEN
+        assert any(series in line for line in requests) == of_the_fleet, refusal
+    overloaded = overloaded_answer().code.replace("_", "-")
+    assert any(f'"none",outcome="refused",reason="{overloaded}"' in each for each in requests)
+    assert any('"random",outcome="routed"' in each for each in requests)
+    assert 'lora_router_decision_seconds_count{algorithm="random"} 0.0' in page(decisions)
+
+
+def test_a_request_counts_in_the_series_that_exists_already() -> None:
+    decisions = DecisionCounts()
+    decisions.expect("random")
+    before = len(page(decisions))
+
+    decisions.decided("random", "refused", "too-many-held", 0.0)
+
+    series = 'algorithm="random",outcome="refused",reason="too-many-held"'
+    assert f"lora_router_requests_total{{{series}}} 1.0" in page(decisions)
+    assert len(page(decisions)) == before
 
 
 class UnfriendlyError(Exception):

@@ -62,6 +62,21 @@ def test_scrapes_are_counted_and_pods_that_left_are_forgotten() -> None:
     assert any('pod="pod-2"' in line and "failures" in line for line in lines(telemetry))
 
 
+def test_a_read_that_succeeds_ends_a_row_of_failures_of_the_same_page() -> None:
+    fleet = make_fleet(2)
+    telemetry = Telemetry(fleet)
+    for _ in range(3):
+        telemetry.failed("models", "pod-1", "status")
+    telemetry.failed("models", "pod-2", "timeout")
+
+    telemetry.scraped("metrics", "pod-1", 0.003)
+    telemetry.scraped("models", "pod-2", 0.003)
+
+    row = "lora_router_scrape_failures_in_a_row"
+    assert f'{row}{{kind="models",pod="pod-1"}} 3.0' in lines(telemetry)
+    assert f'{row}{{kind="models",pod="pod-2"}} 0.0' in lines(telemetry)
+
+
 def test_a_gauge_is_read_when_the_page_is() -> None:
     telemetry = Telemetry(make_fleet(1))
     values = iter([1.0, 2.0])

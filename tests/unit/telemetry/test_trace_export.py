@@ -153,8 +153,9 @@ def test_traces_that_nobody_asks_for_cost_no_import() -> None:
             "requests are not traced: OTEL_TRACES_EXPORTER='zipkin': must be otlp or none",
         ),
         (
-            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "5"},
-            "requests are not traced: max_export_batch_size must be less than or equal",
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4096"},
+            "requests are not traced: OTEL_BSP_MAX_EXPORT_BATCH_SIZE='4096': must be a number from "
+            "1 to 2048",
         ),
     ],
 )

@@ -14,11 +14,10 @@ from lora_router.telemetry.frequent import Frequent
 from lora_router.telemetry.traffic import (
     MAX_BASE_MODELS,
     SETTLE_SECONDS,
-    ModelTraffic,
     Traffic,
-    as_label,
     sampled_trace,
 )
+from lora_router.telemetry.traffic_rows import ModelTraffic, as_label
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -155,8 +154,26 @@ def test_a_failure_counts_for_the_pod_and_its_base_model() -> None:
     site.request("a", first_byte=None)
     site.request("a", status=404)
 
-    assert site.traffic.pods["pod-0"].failed == {"base": 2}
-    assert site.traffic.adapters["a"].failed == 2
+    assert list(site.traffic.pods["pod-0"].failed) == ["base"]
+    for row in (
+        site.traffic.models["base"].failed,
+        site.traffic.pods["pod-0"].failed["base"],
+        site.traffic.adapters["a"].failed,
+    ):
+        assert (row.status, row.unanswered, row.total) == (1, 1, 2)
+
+
+def test_the_failures_of_a_pod_that_left_stay_with_its_base_model() -> None:
+    fleet = Fleet()
+    site = Site(fleet=fleet)
+    fleet.replace([pod_named("pod-0", models=("base",)), pod_named("pod-1", models=("base",))])
+    site.request(status=503)
+
+    fleet.replace([pod_named("pod-1", models=("base",))])
+    site.request(status=503)  # Envoy answers for the pod a moment after it left.
+
+    assert site.traffic.models["base"].failed.status == 2
+    assert site.traffic.pods["pod-1"].failed["base"].total == 0
 
 
 def test_tokens_count_if_they_are_known() -> None:
@@ -264,7 +281,9 @@ def test_the_rows_of_a_pod_and_its_base_models_exist_before_its_first_request() 
 
     fleet.replace([pod_named("pod-0", models=("base", "adapter")), pod_named("pod-1")])
 
-    assert {name: row.failed for name, row in site.traffic.pods.items()} == {"pod-0": {"base": 0}}
+    assert set(site.traffic.pods) == {"pod-0"}
+    [(base_model, failures)] = site.traffic.pods["pod-0"].failed.items()
+    assert (base_model, failures.total) == ("base", 0)
     assert set(site.traffic.models) == {"base"}
 
 

@@ -71,6 +71,20 @@ def test_counters_and_histograms_are_added_up_and_gauges_by_what_they_mean() -> 
     assert found["lora_router_loop_lag_seconds"] == 0.5
 
 
+def test_a_worker_whose_memory_for_bodies_is_full_shows_beside_others_that_have_room() -> None:
+    pages = []
+    for used in (95, 5):
+        registry = CollectorRegistry()
+        for name, value in (("bytes", used), ("ratio", used / 100)):
+            Gauge(f"lora_router_buffered_{name}", "B", registry=registry).set(value)
+        pages.append(families_of(registry.collect()))
+
+    found = values(pages)
+
+    assert found["lora_router_buffered_bytes"] == 100
+    assert found["lora_router_buffered_ratio"] == 0.95
+
+
 def test_the_page_of_one_process_is_as_it_would_be_without_workers() -> None:
     registry = CollectorRegistry()
     Counter("a", "with \\ and \n", ["b"], registry=registry).labels('"\n').inc()
