@@ -189,6 +189,7 @@ _KNOWLEDGE = Row(
             "Namespaces that the router could not read since its start, and whose pods it does not "
             "know. `/readyz` names them (docs/kubernetes.md). Empty without Kubernetes.",
             (Query("lora_router_unread_namespaces{$routers}", "{{instance}}"),),
+            alerts=("LoraRouterNamespaceUnread",),
         ),
         Panel(
             "Discovery",

@@ -243,6 +243,11 @@ CASES = (
         {"lora_router_pods_age_seconds{}": flat(1000)},
         {"lora_router_pods_age_seconds{}": flat(600)},
     ),
+    Case(
+        "LoraRouterNamespaceUnread",
+        {"lora_router_unread_namespaces{}": flat(1)},
+        {"lora_router_unread_namespaces{}": "1+0x30 0+0x170"},
+    ),
     Case("LoraRouterDown", {"up@2{}": "1+0x20 0+0x180"}, {"up@2{}": "1+0x39 0+0x0 1+0x159"}),
     Case(
         "LoraRouterAbsent",

@@ -18,6 +18,7 @@ WITHOUT = {
     "lora_router_pods_age_seconds": "pods come from a file",
     "lora_router_pod_events_total": "pods come from a file",
     "lora_router_discovery_failures_total": "pods come from a file",
+    "lora_router_unread_namespaces": "pods come from a file",
     "lora_router_ready_workers": "each router is one process",
     "lora_router_worker_restarts_total": "each router is one process",
     "lora_router_leader": "both routers serve",
