@@ -311,7 +311,8 @@ def _may_be_replaced(
     """Return whether an older version makes way for the new one, although it gets requests.
 
     It does where the new one belongs and has no other room, on some pods at a time. The last copy
-    of all older versions does only if the new version belongs nowhere else.
+    of all older versions does only if the new version belongs nowhere else. The last copy of one
+    does not while requests wait for it (``_is_replaced`` must agree).
     """
     successor = around.retirement.successor(name)
     if successor is None or successor.share < 100 or pod.free > 0:
@@ -325,6 +326,8 @@ def _may_be_replaced(
     if not (is_due or new in pod.first or _is_urgent(pod, place, around)):
         return False
     fleet, places = around.fleet, around.places.get(new, ())
+    if around.is_held(name) and len(fleet.serving(name).pods) < 2:
+        return False
     older = _older_versions(name, new, around)
     copies = sum(len(fleet.serving(each).pods) for each in older)
     if copies > 1:
@@ -333,7 +336,7 @@ def _may_be_replaced(
         most = max(1, copies // AT_ONCE)
         changing = (each for each in places if _has_neither(each, older, new))
         return next(islice(changing, most - 1, None), None) is None
-    if fleet.serving(new).pods or around.is_held(name):
+    if fleet.serving(new).pods:
         return False
     if any(each is not pod.state for each in places):
         return False
@@ -367,7 +370,7 @@ def _has_neither(state: PodState, older: Iterable[str], new: str) -> bool:
 def _is_replaced(pod: PodLoads, name: str, around: Surroundings) -> bool:
     """Return whether an older version that was withdrawn is still to make way for the new one."""
     successor = around.retirement.successor(name)
-    if successor is None or around.is_held(name):
+    if successor is None or (around.is_held(name) and not around.fleet.serving(name).pods):
         return False
     return successor.served_name in pod.missing
 

@@ -131,6 +131,7 @@ class Loading:
         options: LoaderOptions | None = None,
         is_loader: Callable[[], bool] = lambda: True,
         planner: MakesPlans | None = None,
+        may_leave: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.looks = 0
         self.waits = FakeWaits()
@@ -152,6 +153,7 @@ class Loading:
             options,
             demand=lambda: self.demand,
             is_held=self.held.__contains__,
+            may_leave=may_leave,
             is_loader=is_loader,
             look=self._look,
             waits=self.waits,

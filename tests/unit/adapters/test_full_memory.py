@@ -1,5 +1,6 @@
 """New versions of adapters where the host memory of all pods is full."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import groupby
 
@@ -12,6 +13,7 @@ from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.planner import Planner
 from lora_router.adapters.steps import DRAIN_SECONDS, IDLE_SECONDS
 from lora_router.fleet.ledger import Reservation
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.selector import parse_selector
 from tests.unit.adapters.declared_router import declared
@@ -205,6 +207,39 @@ def test_a_third_version_is_loaded_although_two_older_ones_hold_the_full_memory(
     assert not client.refused
     kinds = [name for name, _ in groupby(client.served)]
     assert kinds == ["a@1", "a@3"], "requests do not go to a version that was given up"
+
+
+@pytest.mark.parametrize(
+    ("listed", "left"),
+    [
+        pytest.param(("a@1", "a@2"), {"a@1", "a@2"}, id="the last copy of each stays"),
+        pytest.param(("a@1", "a@1"), {"a@1", "a@3"}, id="one of two copies makes way"),
+    ],
+)
+def test_an_older_version_for_which_requests_wait_is_not_withdrawn_and_restored_for_ever(
+    monkeypatch: pytest.MonkeyPatch, listed: tuple[str, str], left: set[str]
+) -> None:
+    """Its pods may be full of its requests for as long as the load lasts."""
+    loading = Loading(0, memory=1, may_leave=lambda name: name != "a@1")
+    for version in ("1", "2", "3"):
+        loading.declarations.replace("file", versions("a", version))
+    for number, name in enumerate(listed, 1):
+        loading.join(number, [name])
+    loading.held |= {"a@1", "a@2"}
+    withdrawn = 0
+
+    def withdraw(state: PodState, names: Collection[str]) -> None:
+        nonlocal withdrawn
+        withdrawn += 1
+        assert withdrawn < 100, "it withdraws and restores at one and the same time"
+        as_before(state, names)
+
+    as_before = loading.pods.withdraw
+    monkeypatch.setattr(loading.pods, "withdraw", withdraw)
+    loading.run(60.0)
+
+    assert withdrawn <= 2
+    assert loading.everywhere() == left
 
 
 def test_a_canary_is_loaded_in_the_place_of_one_that_was_given_up() -> None:
