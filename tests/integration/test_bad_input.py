@@ -14,6 +14,7 @@ from h2.events import ConnectionTerminated, StreamEnded, StreamReset
 
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from tests.envoy import free_port
+from tests.integration.calls import end_of
 from tests.integration.conftest import TRANSPORTS
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, write_pods
@@ -408,7 +409,7 @@ async def test_messages_that_are_no_messages_end_their_stream_only(gate: Gateway
         ]:
             call = process()
             await call.write(data)
-            assert await call.code() == code
+            assert (await end_of(call))[1] == code
             assert (await call.details()).startswith("lora-router: ")
     response, _ = await gate.post({"model": "base"})
     assert response.status == 200

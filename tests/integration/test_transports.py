@@ -18,6 +18,7 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.transport import PROCESS_PATH, SERVICE, Transport
 from lora_router.extproc.transport_error import TransportError
 from tests.fleet import make_fleet
+from tests.integration.calls import end_of
 from tests.integration.certificates import Certificates
 from tests.unit.extproc.conversation import Conversation, request_body, request_headers
 from tests.unit.extproc.test_session_fuzz import Moody
@@ -184,15 +185,22 @@ async def test_a_body_of_megabytes_goes_there_and_back(
     assert await call.code() == grpc.StatusCode.OK
 
 
+def statuses(answers: list[ProcessingResponse]) -> list[int]:
+    """Return what the client of a gateway gets."""
+    return [answer.immediate_response.status.code for answer in answers]
+
+
 async def test_a_message_over_the_limit_is_refused(
-    served: Served, channel: grpc.aio.Channel
+    served: Served, channel: grpc.aio.Channel, transport: str
 ) -> None:
     call = served.process(channel)
     await call.write(request_headers())
     await call.read()
     await call.write(request_body(b"x" * (MAX_MESSAGE + 1)))
 
-    assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    answers, code = await end_of(call)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert statuses(answers) == ([413] if transport == "builtin" else [])
     await until(lambda: served.idle)
 
 
@@ -259,7 +267,9 @@ async def test_a_session_that_fails_is_internal_and_the_next_one_works(
         broken.setattr(served.conversation.context.director, "pass_through", lambda _subset: 1 / 0)
         call = served.process(channel)
         await call.write(request_headers(end=True))
-        assert await call.code() == grpc.StatusCode.INTERNAL
+        answers, code = await end_of(call)
+        assert code == grpc.StatusCode.INTERNAL
+        assert statuses(answers) == [503]
         assert await call.details() == "lora-router: internal error"
     call = served.process(channel)
     await route(call)
