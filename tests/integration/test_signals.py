@@ -14,8 +14,10 @@ import yaml
 
 from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.transport import PROCESS_PATH
 from tests.envoy import Envoy
+from tests.integration.calls import end_of
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import write_pods
 from tests.integration.served import Served
@@ -162,7 +164,10 @@ async def test_a_second_signal_ends_the_drain_and_answers_run_on(
 async def test_a_second_signal_ends_a_drain_that_waits_for_streams(
     tmp_path: Path, transport: str
 ) -> None:
-    """The stream ends with OK: Envoy then continues the answer without the router."""
+    """A request that is not decided yet is refused, and the stream ends with OK.
+
+    After OK, Envoy continues an answer without the router.
+    """
     (tmp_path / "pods.yaml").write_text("pods: []")
     served = Served(tmp_path, {"transport": transport, "drain_timeout_seconds": 300})
     async with served.run() as process:
@@ -178,8 +183,11 @@ async def test_a_second_signal_ends_a_drain_that_waits_for_streams(
 
             process.send_signal(signal.SIGINT)
 
-            assert await stream.read() is grpc.aio.EOF
-            assert await stream.code() is grpc.StatusCode.OK
+            (answer,), code = await end_of(stream)
+            refused = ProcessingResponse.FromString(answer).immediate_response
+            assert refused.status.code == 503
+            assert b"router_draining" in refused.body
+            assert code is grpc.StatusCode.OK
         assert await asyncio.wait_for(process.wait(), 60) == 0
     assert b"drained; 1 open stream closed" in served.output
 

@@ -49,9 +49,9 @@ def tracing_envoy(collector: Collector) -> Callable[[Settings], str]:
         resources = document["static_resources"]
         listener = resources["listeners"][0]
         example = (Path(__file__).parents[2] / "docs" / "tracing.md").read_text()
-        tracing, cluster = (
-            yaml.safe_load(each.split("```")[0]) for each in example.split("```yaml\n")[2:4]
-        )
+        parts = [yaml.safe_load(each.split("```")[0]) for each in example.split("```yaml\n")[1:]]
+        first = next(number for number, part in enumerate(parts) if "tracing" in part)
+        tracing, cluster = parts[first : first + 2]
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         manager["tracing"] = tracing["tracing"]
         (added,) = cluster["clusters"]

@@ -26,6 +26,7 @@ in flight. So is an adapter that the server does not list any more (``unlisted_a
 from collections.abc import Collection, Mapping
 
 from lora_router.fleet.host_memory import MOST, HostMemory, Names
+from lora_router.fleet.idle_server import IdleServer
 from lora_router.fleet.last_uses import ELSEWHERE, HERE, later, merged, use
 from lora_router.fleet.load_seconds import ASSUMED, LoadSeconds
 from lora_router.fleet.lora_spec import LoraSpec
@@ -50,6 +51,7 @@ class AdapterBeliefs:
 
     __slots__ = (
         "_fits",
+        "_idle_server",
         "_process",
         "_resident",
         "_slot_waits",
@@ -84,8 +86,7 @@ class AdapterBeliefs:
         self.are_slots_assumed = True
         """Whether neither the pod nor its description has said how many there are."""
         self.active = _NONE
-        """The adapters that have had a first token and have not finished. Also empty if the pod
-        does not report this."""
+        """The adapters in use by the last scrape (``idle_server``), if the pod reports this."""
         self.shown = _NONE
         """The adapters that are in flight according to the last scrape or the shares of peers."""
         self.foreign_adapters = _NONE
@@ -105,13 +106,13 @@ class AdapterBeliefs:
         """Whether that of a load from disk was learned from loads, and is not only assumed."""
         self._strangers = Strangers()
         self._slot_waits = SlotWaits()
+        self._idle_server = IdleServer()
         self._resident: dict[str, None] | None = None
         """The estimate of what is in the slots, in order of last use. ``None``: not needed yet."""
         self._fits = True
         """Whether the adapters in flight fit into the slots."""
         self.last_uses: dict[str, float] = {}
-        """Adapters in order of last use, the most recently used one last, with the times of these
-        uses (``last_uses``)."""
+        """Adapters with the times of their last uses, the latest one last (``last_uses``)."""
         self._used_since_scrape: set[str] = set()
         """Adapters that this router or a peer used since the last scrape."""
         self.unlisted = UnlistedAdapters()
@@ -257,7 +258,7 @@ class AdapterBeliefs:
         # Some pages omit the number of slots. It never changes while a server runs.
         if metrics.slots:
             self.slots, self.are_slots_assumed = metrics.slots, False
-        self.active = metrics.lora.active if metrics.lora is not None else _NONE
+        self.active = self._idle_server.active(metrics)
         self._strangers.scraped(
             self.active, (self.expected, self._used_since_scrape), shown - in_flight, self.peers
         )
@@ -295,12 +296,10 @@ class AdapterBeliefs:
         return True
 
     def forget_peer(self, router: str) -> bool:
-        """Forget a peer's share because the peer is silent or stopped.
+        """Forget a peer's share because the peer is silent or stopped; return whether it mattered.
 
         What the last scrape showed of it is a stranger's until the next scrape, as if there had
         never been a share: without a peer, a router knows what scrapes show.
-
-        Return whether that changed anything.
         """
         share = self.peers.share_of(router)
         used_since_scrape = set(self._used_since_scrape)

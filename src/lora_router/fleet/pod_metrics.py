@@ -15,8 +15,7 @@ class LoraActivity:
 
     They list the adapters that have had a first token and have not finished: activity, not
     residency. vLLM 0.32.0 writes the same names into both labels. Other servers distinguish running
-    from waiting adapters. No adapter is listed if the server has no request, or if its page does
-    not show which series is the newest.
+    from waiting adapters. No adapter is listed if the page does not show which series is newest.
     """
 
     max_lora: int | None

@@ -72,24 +72,18 @@ class ActivityLines:
 
     @property
     def _is_present(self) -> bool:
-        """Whether the newest line describes the present, unless the server is idle."""
+        """Whether the newest line describes the present."""
         return not self._is_merged or abs(self._time - self._wall_now) <= _FRESH_SECONDS
 
-    def read(self, labels: Mapping[str, str], *, is_idle: bool) -> LoraActivity:
-        """Return what the line says.
-
-        Args:
-            labels: Its labels.
-            is_idle: Whether the page shows that the server has no request. vLLM updates the series
-                only when it returns output. After a request that its client has aborted, the last
-                adapters stay in the newest series for as long as the server is idle.
+    def read(self, labels: Mapping[str, str]) -> LoraActivity:
+        """Return what the line says, whose labels these are.
 
         Raises:
             PageTooLargeError: A label has too many names.
         """
         running = _adapters(labels.get("running_lora_adapters", ""))
         waiting = _adapters(labels.get("waiting_lora_adapters", ""))
-        if is_idle or self._newest is None or not self._is_present:
+        if self._newest is None or not self._is_present:
             running = waiting = frozenset()
         return LoraActivity(slots_in(labels.get("max_lora", "")), running, waiting, self._time)
 

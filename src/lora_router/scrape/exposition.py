@@ -188,7 +188,7 @@ def page_in_steps(
         kv_cache_usage=_kv_cache_usage(found, names),
         cache_tokens=None if names.cache is None else _cache_tokens(found, names.cache),
         deferred=_deferred(found, names),
-        lora=_lora(found, names, wall_now, is_idle=running == 0 and waiting == 0),
+        lora=_lora(found, names, wall_now),
         residency=residency,
         adapter_load_seconds=load_seconds,
         started_at=started_at,
@@ -317,11 +317,9 @@ def _generated_tokens(found: _Page, names: EngineMetrics) -> float | None:
     return total if counts and 0 <= total < math.inf else None
 
 
-def _lora(
-    found: _Page, names: EngineMetrics, wall_now: float, *, is_idle: bool
-) -> LoraActivity | None:
+def _lora(found: _Page, names: EngineMetrics, wall_now: float) -> LoraActivity | None:
     for labels, _ in found.series(names.lora_info) if names.lora_info is not None else ():
-        return found.activity.read(labels, is_idle=is_idle)
+        return found.activity.read(labels)
     if names.lora_slots is not None:
         slots = _max(found.series(names.lora_slots))
         if slots is not None and slots >= 1:

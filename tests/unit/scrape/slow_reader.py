@@ -69,11 +69,6 @@ def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:
         return None
     believable = [one for one in series if 0 < one.value <= 1.5 * wall_now]
     is_merged = any(1.5 * wall_now < one.value <= 1000 * wall_now for one in series)
-    is_idle = (
-        _requests(samples["vllm:num_requests_running"])
-        == _requests(samples["vllm:num_requests_waiting"])
-        == 0
-    )
     newest = max(believable, key=lambda sample: sample.value) if believable else series[0]
     slots = newest.labels.get("max_lora", "")
     activity = LoraActivity(
@@ -83,7 +78,7 @@ def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:
         updated_at=float(newest.value) if believable else 0.0,
     )
     is_old = is_merged and abs(activity.updated_at - wall_now) > 60
-    if is_old or is_idle or not believable:
+    if is_old or not believable:
         return replace(activity, running=frozenset(), waiting=frozenset())
     return activity
 

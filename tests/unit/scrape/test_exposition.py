@@ -173,15 +173,6 @@ class TestNewestSeries:
     def test_an_old_value_is_an_idle_pod(self) -> None:
         assert lora_of(series("", "", NOW - 86_400)).active == set()
 
-    def test_a_server_without_requests_has_no_active_adapters(self) -> None:
-        """The newest series still names the adapter whose last request was aborted."""
-        page = "vllm:num_requests_running 0\n" + series("a", "a", NOW)
-
-        idle = read(page + "vllm:num_requests_waiting 0\n").lora
-        preempted = read(page + "vllm:num_requests_waiting 1\n").lora
-        assert idle == LoraActivity(2, frozenset(), frozenset(), NOW)
-        assert preempted == LoraActivity(2, frozenset("a"), frozenset("a"), NOW)
-
     def test_a_time_stamp_after_the_value_is_not_the_value(self) -> None:
         page = series("a", "a", f"{NOW} 1795427300000") + series("b", "b", f"{NOW - 1} 99")
 
