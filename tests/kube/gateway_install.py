@@ -118,7 +118,7 @@ async def installed(
                 await stack.enter_async_context(pod)
                 port = pod.address.rpartition(":")[2]
                 labels = {"model.aibrix.ai/name": model, "model.aibrix.ai/port": port}
-                await admin.pod(place, pod.name, labels=labels)
+                await admin.pod(place, pod.name, labels={**labels, "app": "vllm"})
         apps = [app]
         for _ in range(1, routers):
             ports = {"grpc_port": free_port(), "admin_port": free_port()}

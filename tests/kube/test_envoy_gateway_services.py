@@ -1,5 +1,6 @@
 """Several Services behind one HTTPRoute: base models, and other namespaces."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -104,14 +105,16 @@ async def test_one_service_in_each_namespace_needs_no_name_of_a_model(
 ) -> None:
     other = f"{namespace}-other"
     await admin.namespace(other)
+    # In another namespace than the release's, a release of the same name may have a Service too.
+    release = sha256(namespace.encode()).hexdigest()[:8]
     services = {
         (namespace, "mine-lora-router-pods"): [EchoPod("here", ("sql",))],
-        (other, "mine-lora-router-pods"): [EchoPod("there", ("chat",))],
+        (other, f"mine-lora-router-{release}-pods"): [EchoPod("there", ("chat",))],
     }
     values = gateway_values(createService=True)
     values["discovery"] = {
         "namespaces": [namespace, other],
-        "selector": "model.aibrix.ai/name=mine-lora-router-pods",
+        "selector": "app=vllm",
     }
     async with installed(kube, admin, releases, folder, services, values) as gateway:
         for _ in range(10):
