@@ -58,12 +58,18 @@ async def test_the_load_of_a_killed_router_is_forgotten_by_its_peer(
     async def has_all() -> bool:
         return all(await reported())
 
+    async def know_the_slots() -> bool:
+        slots = [await router.metric("lora_router_slots") for router in gateway.routers]
+        return slots == [len(gateway.pods)] * len(slots)
+
     async def is_alone() -> bool:
         return await other.metric("lora_router_peers") == 0
 
     # Six adapters for two slots, so that both routers hold requests.
     for pod in gateway.pods:
         await pod.become(slots=1)
+    # The next scrape shows it. The answers last for seconds, and must not all have slots.
+    await until(know_the_slots)
     async with gateway.load(rate=PLAN.rate / 3) as load, running_answers(gateway, 30) as answers:
         await until(has_all)
         at, logged = time.monotonic(), len(other.log.read_text())
