@@ -1,6 +1,5 @@
 """How far one declared adapter is as declared: which pods have it, should have it, or fail."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,13 +7,12 @@ from typing import Protocol
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.fit_counts import NO_PODS, FitCount, FitCounts
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.pod import Pod, rank_name
+from lora_router.fleet.pod import RANK_NAME, Pod, rank_name
 from lora_router.fleet.pod_state import PodState
 
 MAX_NAMED_PODS = 100
 """Pods of one adapter that are named. The others are only counted."""
 MAX_NAMED_FAILURES = 3
-_RANK = re.compile(r"(.+)([-:])rank-[0-9]+")
 
 
 class PodFailure(Protocol):
@@ -99,7 +97,7 @@ class AdapterStates:
 
     def _without_rank(self, pod: Pod) -> str:
         """Return the name of the Kubernetes pod of which a server is one of several."""
-        found = _RANK.fullmatch(pod.name)
+        found = RANK_NAME.fullmatch(pod.name)
         if found is None:
             return pod.name
         if found[2] == ":":

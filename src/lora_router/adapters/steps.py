@@ -311,8 +311,7 @@ def _may_be_replaced(
     """Return whether an older version makes way for the new one, although it gets requests.
 
     It does where the new one belongs and has no other room, on some pods at a time. The last copy
-    of all older versions does only if the new version belongs nowhere else. The last copy of one
-    does not while requests wait for it (``_is_replaced`` must agree).
+    of all older versions does only if the new version belongs nowhere else.
     """
     successor = around.retirement.successor(name)
     if successor is None or successor.share < 100 or pod.free > 0:
@@ -326,7 +325,7 @@ def _may_be_replaced(
     if not (is_due or new in pod.first or _is_urgent(pod, place, around)):
         return False
     fleet, places = around.fleet, around.places.get(new, ())
-    if around.is_held(name) and len(fleet.serving(name).pods) < 2:
+    if _is_last_for_those_who_wait(name, len(fleet.serving(name).pods) - 1, around):
         return False
     older = _older_versions(name, new, around)
     copies = sum(len(fleet.serving(each).pods) for each in older)
@@ -370,9 +369,15 @@ def _has_neither(state: PodState, older: Iterable[str], new: str) -> bool:
 def _is_replaced(pod: PodLoads, name: str, around: Surroundings) -> bool:
     """Return whether an older version that was withdrawn is still to make way for the new one."""
     successor = around.retirement.successor(name)
-    if successor is None or (around.is_held(name) and not around.fleet.serving(name).pods):
+    others = len(around.fleet.serving(name).pods)
+    if successor is None or _is_last_for_those_who_wait(name, others, around):
         return False
     return successor.served_name in pod.missing
+
+
+def _is_last_for_those_who_wait(name: str, others: int, around: Surroundings) -> bool:
+    """Return whether requests wait for an older version, and no other copy of it is left."""
+    return others <= 0 and around.is_held(name)
 
 
 def _may_drain(pod: PodLoads, leaving: Leaving, now: float, around: Surroundings) -> bool:

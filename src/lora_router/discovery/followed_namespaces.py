@@ -69,9 +69,9 @@ class FollowedNamespaces(Generic[Namespace]):
 
     @property
     def are_read(self) -> bool:
-        """Whether what is known is all that can be: each was read or is left out, and one was read.
+        """Whether each namespace was read or is left out.
 
-        A namespace that is left out needs another one that was read.
+        One is left out only if another one was read.
         """
         return all(each.listed or each.is_left_out for each in self._all)
 

@@ -6,13 +6,10 @@ on: no name of a pod contains a colon. The names depend on which pods there are,
 came first, so all routers use the same ones.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lora_router.fleet.pod import Pod, distinct_rank_name, rank_name
-
-_RANK = re.compile(r"(.+)-rank-[0-9]+")
+from lora_router.fleet.pod import RANK_NAME, Pod, distinct_rank_name, rank_name
 
 Objects = Mapping[str, tuple[Pod, ...]]
 """By the name of a Kubernetes pod: the pods of the fleet that it is."""
@@ -28,7 +25,7 @@ def told_apart(changed: Objects, objects: Objects) -> dict[str, tuple[Pod, ...]]
     # Servers that get other names come first, so that their old names are free.
     owners = {}
     for name in changed:
-        owner = _RANK.fullmatch(name)
+        owner = RANK_NAME.fullmatch(name)
         if owner is not None and owner[1] in objects:
             owners[owner[1]] = objects[owner[1]]
     return {name: _distinct(name, pods, objects) for name, pods in {**owners, **changed}.items()}

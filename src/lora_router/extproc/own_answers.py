@@ -161,7 +161,7 @@ class OwnAnswers(ResponseSide):
                 request_id, None
             )
         except Exception as error:  # There may be no memory for it.
-            self._log("answering a request whose session failed failed too", error)
+            self._log("failed to answer a request whose session had failed", error)
             return b""
 
     def _shaped(self, answer: ErrorAnswer) -> ErrorAnswer:

@@ -1,9 +1,9 @@
 """Finds the adapters that a server without requests still lists, although nothing runs there.
 
-vLLM updates what it lists of adapters when it returns output. If the last request ends without,
-because its client left, its adapter stays listed until the next request (in releases before 0.32,
-by their source). So what a server lists is no longer believed once it has shown no request for
-``IDLE_SECONDS`` and has not updated the list meanwhile.
+vLLM updates the list of adapters in use when it returns output. If the client of the last request
+leaves, no output follows, and the adapter stays listed until the next request (in releases before
+0.32, by their source). So the list is not believed any more once the server has shown no request
+for ``IDLE_SECONDS`` and has not updated the list meanwhile.
 """
 
 from lora_router.fleet.pod_metrics import PodMetrics

@@ -1,5 +1,6 @@
 """A pod, as discovery describes it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,6 +51,11 @@ class Pod:
         """``NAMESPACE/MODEL``, by which a gateway can tell which Service the pod belongs to."""
         namespace, _, _ = self.name.rpartition("/")
         return f"{namespace}/{self.base_model or ''}"
+
+
+RANK_NAME = re.compile(r"(.+)([-:])rank-[0-9]+")
+"""The names that ``rank_name`` (``-``) and ``distinct_rank_name`` (``:``) return. The first group
+is the name of the Kubernetes pod. A pod may have a name with ``-`` itself."""
 
 
 def rank_name(pod: str, rank: int | str) -> str:

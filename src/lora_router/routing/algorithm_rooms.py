@@ -13,7 +13,7 @@ class AlgorithmRooms:
     """The room on the pods of one fleet (``pod_room.Rooms``)."""
 
     def __init__(self, room: PodRoom, fleet: Fleet, clock: Clock) -> None:
-        """Create it for algorithms that send requests to pods on which others wait."""
+        """Create it. Until ``let_wait``, all algorithms may use pods on which requests wait."""
         self._room = room
         self._fleet = fleet
         self._clock = clock

@@ -36,11 +36,11 @@ class Emptying:
         clock: Clock,
         wake: Callable[[Queue], None],
     ) -> None:
-        """Begin with the slots that are closed.
+        """Create it.
 
         Args:
             closed: The closed slots.
-            overload: How many may be.
+            overload: How many slots may be closed.
             peers: Which slots peers have closed.
             joiners: Those that may join pods. They are woken for adapters whose slots open again.
             pods: Knows which pods serve a model.

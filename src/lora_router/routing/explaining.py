@@ -237,8 +237,7 @@ class Explainer:
         parts, query, model = self._parts, found.query, found.model
         found.adapter = model
         question = Question(algorithm.name, model, query.pod_filter, query.subset)
-        refused = declared.problem_of(question.selection)
-        refused = refused or why_in_vain(declared, parts.reception.finder, question)
+        refused = why_in_vain(declared, parts.reception.finder, question)
         hold = parts.reception.first_use
         if refused is None and hold is not None:
             found.detail = "it is declared, and no pod has loaded it"

@@ -46,8 +46,7 @@ class FirstUse:
             What becomes of it. That the models of pods are not known yet is not counted.
         """
         reception = self._reception
-        refused = declared.problem_of(question.selection)
-        refused = refused or why_in_vain(declared, reception.finder, question)
+        refused = why_in_vain(declared, reception.finder, question)
         outcome: Routed | Refused | Held
         if refused is None:
             hold = reception.first_use
@@ -76,7 +75,10 @@ class FirstUse:
 def why_in_vain(
     declared: DeclaredName, finder: CandidateFinder, question: Question
 ) -> Refused | None:
-    """Return why no pod may load an adapter for a request; ``None``: one may."""
+    """Return why a request would wait for an adapter in vain; ``None``: a pod may load it."""
+    problem = declared.problem_of(question.selection)
+    if problem is not None:
+        return problem
     base = finder.serving(declared.base_model)
     if not base.pods or base.is_adapter:
         why = finder.why_nobody_serves(declared.base_model).refusal

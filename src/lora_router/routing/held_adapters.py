@@ -18,7 +18,7 @@ def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
     """
     found: dict[str, HeldShare] = {}
     for model in room.roll.models:
-        queue = _first_without_slot(room, model)
+        queue = _first_that_lacks_a_slot(room, model)
         first = None if queue is None else queue.first
         if queue is None or first is None or first.request.adapter is None:
             continue
@@ -40,13 +40,9 @@ def _closed_for(owner: Queue | Misplaced) -> tuple[str, str] | None:
     return None if owner.closing is None else (owner.closing[0].pod.name, owner.closing[1])
 
 
-def _first_without_slot(room: WaitingRoom, model: str) -> Queue | None:
+def _first_that_lacks_a_slot(room: WaitingRoom, model: str) -> Queue | None:
     """Return the queue of a model that is served first, of those that leave no slot to others."""
-    queues = room.roll.in_order(model)
-    first = queues.first()
-    if first is None or not _leaves_a_slot(first[1]):
-        return None if first is None else first[1]
-    with closing(queues.in_turn()) as in_turn:
+    with closing(room.roll.in_order(model).in_turn()) as in_turn:
         return next((queue for queue in in_turn if not _leaves_a_slot(queue)), None)
 
 

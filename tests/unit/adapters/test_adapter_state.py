@@ -81,30 +81,18 @@ def test_only_pods_count_that_the_declaration_admits() -> None:
     assert read(fleet, DeclaredAdapter("sql", "other", "org/sql", pods)).pods.fit == 0
 
 
-def test_a_pod_with_several_servers_is_named_once() -> None:
+@pytest.mark.parametrize(
+    ("servers", "other"),
+    [
+        (("a-rank-0", "a-rank-1"), "worker-rank-7"),
+        pytest.param(("a:rank-0", "a:rank-1"), "a-rank-0", id="another pod has such a name"),
+    ],
+)
+def test_a_pod_with_several_servers_is_named_once(servers: tuple[str, str], other: str) -> None:
     fleet = Fleet()
-    fleet.replace(
-        [
-            pod("a-rank-0", "sql", uid="1"),
-            pod("a-rank-1", "sql", uid="1"),
-            pod("worker-rank-7", "sql", uid="2"),
-        ]
-    )
+    fleet.replace([*(pod(name, "sql", uid="1") for name in servers), pod(other, "sql", uid="2")])
     found = read(fleet)
-    assert (found.loaded, found.instances) == (3, ("ml/a", "ml/worker-rank-7"))
-
-
-def test_also_while_another_pod_has_the_name_of_one_of_them() -> None:
-    fleet = Fleet()
-    fleet.replace(
-        [
-            pod("a:rank-0", "sql", uid="1"),
-            pod("a:rank-1", "sql", uid="1"),
-            pod("a-rank-0", "sql", uid="2"),
-        ]
-    )
-    found = read(fleet)
-    assert (found.loaded, found.instances) == (3, ("ml/a", "ml/a-rank-0"))
+    assert (found.loaded, found.instances) == (3, ("ml/a", f"ml/{other}"))
 
 
 def test_fit_pods_are_counted_once_for_many_adapters() -> None:
