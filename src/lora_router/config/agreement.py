@@ -4,17 +4,12 @@ Each rule that is broken gives one ``Contradiction``, which names the settings, 
 say where each value is from. All rules are checked, so that one start reports everything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING
 
 from lora_router.config import kinds
-
-if TYPE_CHECKING:
-    from lora_router.config.settings import Settings
+from lora_router.config.fields import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class ContradictionError(ValueError):
         super().__init__("\n".join(each.message for each in found))
 
 
-def contradictions(settings: Settings) -> Iterator[Contradiction]:
+def contradictions(settings: Fields) -> Iterator[Contradiction]:
     """Check all rules."""
     yield from _of_certificates(settings)
     yield from _of_observation(settings)
@@ -48,7 +43,7 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
     yield from _of_headers(settings)
 
 
-def _of_certificates(settings: Settings) -> Iterator[Contradiction]:
+def _of_certificates(settings: Fields) -> Iterator[Contradiction]:
     for name in ("grpc_tls", "envoy_client", "envoy_pod", "pod_tls", "peer_tls"):
         yield from _need_each_other(settings, f"{name}_cert_file", f"{name}_key_file")
     yield from _exclude_each_other(settings, "grpc_tls_self_signed", "grpc_tls_cert_file")
@@ -67,7 +62,7 @@ def _of_certificates(settings: Settings) -> Iterator[Contradiction]:
     yield from _exclude_each_other(settings, "pod_tls_skip_verify", "pod_tls_ca_file")
 
 
-def _of_observation(settings: Settings) -> Iterator[Contradiction]:
+def _of_observation(settings: Fields) -> Iterator[Contradiction]:
     if settings.outlier_max_ejection_seconds < settings.outlier_min_ejection_seconds:
         yield Contradiction(
             ("outlier_max_ejection_seconds", "outlier_min_ejection_seconds"),
@@ -80,7 +75,7 @@ def _of_observation(settings: Settings) -> Iterator[Contradiction]:
         )
 
 
-def _of_envoys_ports(settings: Settings) -> Iterator[Contradiction]:
+def _of_envoys_ports(settings: Fields) -> Iterator[Contradiction]:
     # The admin pages are on 127.0.0.1, which a listener on all addresses has too.
     address = ip_address(settings.envoy_listen_host)
     if isinstance(address, IPv6Address):
@@ -94,7 +89,7 @@ def _of_envoys_ports(settings: Settings) -> Iterator[Contradiction]:
         )
 
 
-def _of_models(settings: Settings) -> Iterator[Contradiction]:
+def _of_models(settings: Fields) -> Iterator[Contradiction]:
     for name, targets in settings.model_rewrites.items():
         for target in targets:
             if target != name and target in settings.model_rewrites:
@@ -116,7 +111,7 @@ def _of_models(settings: Settings) -> Iterator[Contradiction]:
         )
 
 
-def _of_adapters(settings: Settings) -> Iterator[Contradiction]:
+def _of_adapters(settings: Fields) -> Iterator[Contradiction]:
     if settings.model_adapters and not settings.adapter_sources:
         yield Contradiction(
             ("model_adapters", "adapter_sources"),
@@ -137,7 +132,7 @@ def _of_adapters(settings: Settings) -> Iterator[Contradiction]:
         )
 
 
-def _of_peers(settings: Settings) -> Iterator[Contradiction]:
+def _of_peers(settings: Fields) -> Iterator[Contradiction]:
     yield from _exclude_each_other(settings, "peers", "peer_service")
     name = "peers" if settings.peers is not None else "peer_service"
     redis = settings.redis_address
@@ -187,7 +182,7 @@ def _of_peers(settings: Settings) -> Iterator[Contradiction]:
     )
 
 
-def _of_processes(settings: Settings) -> Iterator[Contradiction]:
+def _of_processes(settings: Fields) -> Iterator[Contradiction]:
     if settings.replication == "lease" and settings.workers != 1:
         yield Contradiction(
             ("workers", "replication"),
@@ -208,7 +203,7 @@ def _of_processes(settings: Settings) -> Iterator[Contradiction]:
         )
 
 
-def _of_pools(settings: Settings) -> Iterator[Contradiction]:
+def _of_pools(settings: Fields) -> Iterator[Contradiction]:
     if settings.inference_pool is None:
         return
     others = ("kubernetes_namespaces", "kubernetes_selector", "kubernetes_port")
@@ -217,7 +212,7 @@ def _of_pools(settings: Settings) -> Iterator[Contradiction]:
             yield _at_most_one("inference_pool", name)
 
 
-def _of_headers(settings: Settings) -> Iterator[Contradiction]:
+def _of_headers(settings: Fields) -> Iterator[Contradiction]:
     settings_by_header: dict[str, list[str]] = {"x-request-id": [""]}
     for setting in (
         "target_pod_header",
@@ -251,16 +246,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _is_set(settings: Settings, name: str) -> bool:
+def _is_set(settings: Fields, name: str) -> bool:
     return getattr(settings, name) not in (None, False)
 
 
-def _need_each_other(settings: Settings, one: str, other: str) -> Iterator[Contradiction]:
+def _need_each_other(settings: Fields, one: str, other: str) -> Iterator[Contradiction]:
     if _is_set(settings, one) != _is_set(settings, other):
         yield Contradiction((one, other), f"{one} and {other}: set both or neither")
 
 
-def _exclude_each_other(settings: Settings, one: str, other: str) -> Iterator[Contradiction]:
+def _exclude_each_other(settings: Fields, one: str, other: str) -> Iterator[Contradiction]:
     if _is_set(settings, one) and _is_set(settings, other):
         yield _at_most_one(one, other)
 
