@@ -316,6 +316,19 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             {"settings": {"kubernetes_selector": " "}},
             'settings.kubernetes_selector: " ": must be a Kubernetes label selector',
         ),
+        (
+            {"settings": {"outlier_max_ejection_seconds": 0.5}},
+            "settings.outlier_max_ejection_seconds: 0.5 must be at least "
+            "outlier_min_ejection_seconds, 1",
+        ),
+        (
+            {"settings": {"model_header": "Routing-Strategy"}},
+            'settings: two headers have the name "routing-strategy": all names must differ',
+        ),
+        (
+            {"settings": {"tenant_header": "x-a", "priority_header": "x-a"}},
+            'settings: two headers have the name "x-a": all names must differ',
+        ),
         ({"settings": {"target_pod_header": "x y"}}, "at '/settings/target_pod_header'"),
         ({"settings": {"peers": "no-port"}}, "at '/settings/peers'"),
         ({"settings": {"admin_host": "[::]"}}, "at '/settings/admin_host'"),

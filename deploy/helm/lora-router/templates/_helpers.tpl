@@ -238,6 +238,27 @@ itself (drain_delay_seconds).
 {{- end }}
 {{- end }}
 
+{{- /* Refuses settings that the router refuses beside each other: config/agreement.py. Prints nothing. */ -}}
+{{- define "lora-router.checkAgreement" -}}
+{{- $settings := .Values.settings -}}
+{{- $shortest := $settings.outlier_min_ejection_seconds | default 1 -}}
+{{- $longest := $settings.outlier_max_ejection_seconds | default 60 -}}
+{{- if lt (float64 $longest) (float64 $shortest) }}
+{{- fail (printf "settings.outlier_max_ejection_seconds: %v must be at least outlier_min_ejection_seconds, %v" $longest $shortest) }}
+{{- end }}
+{{- $owners := dict "x-request-id" true -}}
+{{- $defaults := dict "target_pod_header" "target-pod" "destination_header" "x-gateway-destination-endpoint" "strategy_header" "routing-strategy" "filter_header" "external-filter" "model_header" "model" "objective_header" "x-gateway-inference-objective" -}}
+{{- range list "target_pod_header" "destination_header" "strategy_header" "filter_header" "model_header" "objective_header" "rewrite_sticky_header" "model_rewrite_header" "pool_header" "tenant_header" "priority_header" }}
+{{- with index $settings . | default (get $defaults .) | lower }}
+{{- $header := . }}
+{{- if hasKey $owners $header }}
+{{- fail (printf "settings: two headers have the name %q: all names must differ" $header) }}
+{{- end }}
+{{- $_ := set $owners $header true }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Refuses a heap of the sidecar for which its container has no memory. Prints nothing. */ -}}
 {{- define "lora-router.checkHeap" -}}
 {{- if eq .Values.gateway.mode "sidecar" }}
