@@ -148,4 +148,4 @@ def _port(labels: Mapping[str, str], label: str, default: int, problems: list[st
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536

@@ -216,7 +216,7 @@ def parse_address(where: str, value: object) -> str:
             ip = str(ipaddress.IPv4Address(host))
     except ValueError:
         raise error from None
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
         raise error
     return f"{ip}:{int(port)}"
 
