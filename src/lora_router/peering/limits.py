@@ -13,6 +13,8 @@ MAX_PART_ROWS = 4 * PART_ROWS
 PART_NAME_BYTES = 96 * 1024
 """Bytes of names in a part that this router sends."""
 MAX_PARTS = 256
+MAX_ROUTER_NAME_BYTES = 256
+"""Length of a router's name. Reports acknowledge those of all peers in one part."""
 
 MAX_NAME_BYTES = 1024
 """Length of a name. Kubernetes allows 253 for a pod. Model names have no limit of their own."""
@@ -111,12 +113,21 @@ CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND = 4000, 2000
 CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND = 64 * 1024 * 1024, 16 * 1024 * 1024
 
 
+def byte_length(name: str) -> int:
+    """Return the bytes that a name has in a message.
+
+    Raises:
+        UnicodeEncodeError: It is not valid Unicode, and cannot be in a message.
+    """
+    return len(name) if name.isascii() else len(name.encode())
+
+
 def is_tellable(name: str) -> bool:
     """Return whether peers accept a name: it is valid Unicode, and not longer than the bound.
 
     Pods choose names. A message with another one would end the stream.
     """
     try:
-        return len(name.encode()) <= MAX_NAME_BYTES
+        return byte_length(name) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from lora_router.fleet.peer_ledgers import UsedShare
-from lora_router.peering.limits import MAX_USED_SECONDS, PART_NAME_BYTES, PART_ROWS
+from lora_router.peering.limits import MAX_USED_SECONDS, PART_NAME_BYTES, PART_ROWS, byte_length
 from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report, Used
 from lora_router.peering.tables import HeldRow, PodKey
 
@@ -28,12 +28,12 @@ class ReportParts:
 
     def add_pod(self, pod: PodKey) -> None:
         """Add a pod to the table of pods."""
-        self._take_name(sum(map(len, pod)))
+        self._take_name(sum(map(byte_length, pod)))
         self.report.new_pods.append(Pod(name=pod.name, address=pod.address, uid=pod.uid))
 
     def add_adapter(self, name: str) -> None:
         """Add an adapter to the table of adapters."""
-        self._take_name(len(name))
+        self._take_name(byte_length(name))
         self.report.new_adapters.append(name)
 
     def set_requests(self, pod: int, requests: int) -> None:

@@ -32,6 +32,7 @@ from lora_router.peering.limits import (
     MAX_USED,
     MAX_WEIGHT,
     ROW_BYTES,
+    byte_length,
 )
 from lora_router.peering.pb.peering_pb2 import Held, Report
 from lora_router.peering.tables import HeldRow, PodKey, Tables
@@ -182,7 +183,7 @@ class ReportReader:
     def _count_names(self, *names: str) -> None:
         tables = self._tables
         for name in names:
-            if len(name) > MAX_NAME_BYTES:
+            if byte_length(name) > MAX_NAME_BYTES:
                 raise ReportError("too-large", f"a name is longer than {MAX_NAME_BYTES}")
             # As memory: Python stores some characters in four bytes.
             tables.name_bytes += len(name) if name.isascii() else 4 * len(name)
