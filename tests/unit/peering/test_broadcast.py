@@ -317,6 +317,35 @@ def test_only_what_has_a_signature_is_used(server: MemoryServer, secret: Secret)
     assert here.peers() == ["stranger"]
 
 
+def test_routers_stay_peers_while_they_read_a_changed_secret_one_after_the_other(
+    server: MemoryServer, secret: Secret
+) -> None:
+    slow = Secret(secret.path)
+    here, there = Publisher("here", server, secret), Publisher("there", server, slow)
+    server.clock.advance(0.3)
+
+    for each in (secret, slow):
+        each.use(b"another-secret-of-16-characters")
+        server.clock.advance(4.0)
+        assert (here.peers(), there.peers()) == (["there"], ["here"])
+    assert not any(here.hub.counts.rejected.values())
+    assert not any(there.hub.counts.rejected.values())
+
+
+def test_a_router_with_only_the_new_secret_is_a_peer_of_those_that_have_both(
+    server: MemoryServer, secret: Secret, tmp_path: Path
+) -> None:
+    path = tmp_path / "new"
+    path.write_text("another-secret-of-16-characters")
+    new = Secret(path)
+    secret.path.write_text(f"{secret.path.read_text()}\n{path.read_text()}")
+
+    here, there = Publisher("here", server, Secret(secret.path)), Publisher("there", server, new)
+    server.clock.advance(0.3)
+
+    assert (here.peers(), there.peers()) == (["there"], ["here"])
+
+
 @pytest.mark.slow
 def test_what_was_published_once_cannot_be_repeated(server: MemoryServer, secret: Secret) -> None:
     [here] = publishers(server, "here", secret=secret)
