@@ -1,7 +1,8 @@
 """The parts of one report: messages of a bounded length, in the order in which they are sent.
 
 A report that is too long for one message is sent in parts, and ``more_follows`` is set in all but
-the last. A part has at most ``PART_ROWS`` rows and ``PART_NAME_BYTES`` of names (``limits``).
+the last. A part has at most ``PART_ROWS`` rows and names, and ``PART_NAME_BYTES`` of names
+(``limits``).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -127,11 +128,15 @@ class ReportParts:
         self._room -= 1
         if self._room < 0:
             self._next_part()
+            self._room -= 1
 
     def _take_name(self, size: int) -> None:
+        self._room -= 1
         self._name_room -= size + 16
-        if self._name_room < 0:
+        if self._room < 0 or self._name_room < 0:
             self._next_part()
+            self._room -= 1
+            self._name_room -= size + 16
 
     def _next_part(self) -> None:
         part = self.report

@@ -67,7 +67,7 @@ class ReportReader:
         self._shares: dict[str, PodShare] = {}
         """By pod name."""
         self._changed: set[int] = set()
-        """Pods that the parts of an unfinished report changed."""
+        """Pods that a part changed."""
         self._used: dict[str, UsedShare] = {}
         """What the parts of an unfinished report say of adapters that were used."""
         self._used_rows = 0
@@ -104,6 +104,7 @@ class ReportReader:
         self._apply_ejected(report)
         self._add_used(report)
         self._add_sent(report)
+        self._share_changed()
         if report.more_follows:
             self._part += 1
             if self._part >= MAX_PARTS:
@@ -276,7 +277,11 @@ class ReportReader:
             key = pods[position]
             self._sent[key.name] = SentShare((key.address, key.uid), milliseconds / 1000)
 
-    def _finish(self, report: Report) -> LedgerShare:
+    def _share_changed(self) -> None:
+        """Make the shares of the pods that a part changed.
+
+        With each part, so that the last one of a long report does not take longer than the others.
+        """
         tables, shares = self._tables, self._shares
         adapters = tables.adapters
         for position in self._changed:
@@ -290,7 +295,11 @@ class ReportReader:
                 del shares[key.name]
             if not counts:
                 tables.counts.pop(position, None)
-        self._changed = set()
+        self._changed.clear()
+
+    def _finish(self, report: Report) -> LedgerShare:
+        tables = self._tables
+        adapters = tables.adapters
         if len(report.acknowledged) != len(tables.routers):
             raise ReportError("malformed", "acknowledgements do not fit the table of routers")
         heard = dict(zip(tables.routers, report.acknowledged, strict=True))
@@ -306,7 +315,7 @@ class ReportReader:
             self._router,
             tables.number,
             self._every,
-            dict(shares),
+            dict(self._shares),
             held,
             heard,
             ejected,

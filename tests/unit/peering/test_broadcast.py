@@ -75,6 +75,12 @@ class Stranger:
         return self.send(PeerMessage(report=report))
 
 
+def publications(server: MemoryServer) -> list[Publication]:
+    return [
+        Publication.FromString(Broadcast.FromString(data).publication) for data in server.published
+    ]
+
+
 # Meeting
 
 
@@ -378,7 +384,7 @@ def test_a_router_whose_clock_is_wrong_is_a_peer_like_any_other(server: MemorySe
     there.hub.now = Hours().now
     there.channel.broadcasts = Broadcasts(there.hub, None)
     there.channel.broadcasts.set_time(server.time())
-    there.channel.broadcasts.connected(there.channel, {})
+    there.channel.broadcasts.connected(there.channel, ())
     server.clock.advance(0.3)
 
     assert here.peers() == ["there"]
@@ -519,6 +525,109 @@ def test_a_stored_state_of_garbage_is_ignored(server: MemoryServer, state: bytes
     assert here.hub.counts.rejected["malformed"] >= 1
     assert not here.channel.broadcasts.has_joined(), "it waits for a router that may be there"
     assert there.peers() == ["here"]
+
+
+def test_a_stored_state_is_used_in_steps_of_one_message_each(server: MemoryServer) -> None:
+    [here] = publishers(server, "here")
+    stranger = Stranger(server)
+    parts = [
+        PeerMessage(
+            report=Report(number=1, part=part, more_follows=part < 9,
+                          new_pods=[Pod(name=f"pod-{part}")], pod=[part], pod_requests=[1])
+        )
+        for part in range(10)
+    ]  # fmt: skip
+    here.channel.is_deaf = True
+    state = StoredState(broadcast=[stranger.send(each) for each in parts])
+
+    steps = here.channel.broadcasts.use_state(state.SerializeToString())
+
+    assert [here.hub.peers["stranger"].number for _ in steps] == [0] * 9 + [1]
+
+
+def test_what_follows_garbage_in_a_stored_state_is_not_used(server: MemoryServer) -> None:
+    [here] = publishers(server, "here")
+    here.channel.is_deaf = True
+    good = Stranger(server).report()
+    state = StoredState(broadcast=[b"x"] * 1000 + [good]).SerializeToString()
+
+    assert list(here.channel.broadcasts.use_state(state)) == []
+    assert here.peers() == []
+    assert here.hub.counts.rejected["malformed"] == 1
+
+
+@pytest.mark.slow
+def test_a_router_that_connects_anew_asks_nobody_whose_reports_it_has(
+    server: MemoryServer,
+) -> None:
+    routers = publishers(server, "one", "two", "three")
+    server.clock.advance(COMPLETE_SECONDS)
+
+    for router in routers:
+        router.channel.disconnect()
+    for router in routers:
+        router.channel.connect()
+    server.published.clear()
+    server.clock.advance(1.0)
+
+    messages = [PeerMessage.FromString(each.message) for each in publications(server)]
+    assert not any(message.wants_complete for message in messages)
+    assert all(len(router.peers()) == 2 for router in routers)
+
+
+def test_a_complete_report_that_one_router_asked_for_is_for_that_one_only(
+    server: MemoryServer,
+) -> None:
+    here, there, third = publishers(server, "here", "there", "third")
+    server.clock.advance(1.0)
+    here.channel.is_deaf = True
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    server.clock.advance(0.15)
+    here.channel.is_deaf = False
+    server.published.clear()
+
+    server.clock.advance(2 * INTERVAL_SECONDS + SOON)
+
+    assert in_flight(here) == in_flight(third) == 1
+    complete = [
+        (each.router, each.to)
+        for each in publications(server)
+        if (report := PeerMessage.FromString(each.message).report).number and not report.base
+    ]
+    assert sorted(complete) == [("there", "here"), ("third", "here")]
+
+
+def test_a_complete_report_that_several_routers_asked_for_is_published_once(
+    server: MemoryServer,
+) -> None:
+    here, there, third = publishers(server, "here", "there", "third")
+    server.clock.advance(1.0)
+    here.channel.is_deaf = third.channel.is_deaf = True
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    server.clock.advance(0.15)
+    here.channel.is_deaf = third.channel.is_deaf = False
+    server.published.clear()
+
+    server.clock.advance(2 * INTERVAL_SECONDS + SOON)
+
+    assert in_flight(here) == in_flight(third) == 1
+    complete = [
+        each.to
+        for each in publications(server)
+        if (report := PeerMessage.FromString(each.message).report).number
+        and not report.base
+        and each.router == "there"
+    ]
+    assert complete == [""]
+
+
+def test_as_many_routers_as_are_allowed_are_no_flood(server: MemoryServer) -> None:
+    """Each publishes as much as it can: 60 messages in a second."""
+    [here] = publishers(server, "here")
+    burst, rate = limits.CHANNEL_MESSAGES_BURST, limits.CHANNEL_MESSAGES_PER_SECOND
+    assert rate >= limits.MAX_BROADCAST_PEERS * limits.ROUTER_MESSAGES_PER_SECOND
+    assert burst >= rate
+    assert limits.MESSAGES_PER_SECOND > 2 * limits.ROUTER_MESSAGES_PER_SECOND
 
 
 def test_what_arrives_another_way_is_not_used_and_not_waited_for(clock: ManualClock) -> None:
