@@ -141,9 +141,9 @@ class Broadcasts:
     def use_state(self, state: bytes) -> Steps[None]:
         """Use what is stored of a router, in steps of one message each.
 
-        Called before the channel is connected, and after ``set_time``: what the router has published
-        since then must not arrive before. The rest of a state with a message that is refused is not
-        used, because no router stores such a one.
+        Called before the channel is connected, and after ``set_time``: what the router has
+        published since then must not arrive before. The rest of a state with a message that is
+        refused is not used, because no router stores such a one.
         """
         if not state:
             return

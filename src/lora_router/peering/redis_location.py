@@ -1,8 +1,8 @@
 """Finds the Valkey or Redis that has the keys of a fleet: by its address, or by asking.
 
-Sentinels, or the nodes of a cluster, are asked one after the other. One that is dead costs a second.
-So the one that answered last is asked first, and all connections that are made at the same time use
-one answer.
+Sentinels, or the nodes of a cluster, are asked one after the other. One that is dead costs a
+second. So the one that answered last is asked first, and all connections that are made at the same
+time use one answer.
 """
 
 from collections.abc import Awaitable, Callable, Iterator

@@ -57,7 +57,9 @@ def stored(router: str) -> bytes:
     publications = Publications(router, None, lambda: 0.0)
     publications.set_time(1_800_000_000.0)
     message = PeerMessage(report=Report(number=1))
-    return StoredState(broadcast=[publications.make(message.SerializeToString())]).SerializeToString()
+    return StoredState(
+        broadcast=[publications.make(message.SerializeToString())]
+    ).SerializeToString()
 
 
 async def test_what_is_stored_is_used_state_by_state_and_not_kept() -> None:

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from lora_router.peering.redis_address import parse_address
-from lora_router.peering.redis_connection import ReplyError, RedisServer
+from lora_router.peering.redis_connection import RedisServer, ReplyError
 from lora_router.peering.redis_location import RedisLocation
 from tests.unit.peering.resp_server import Answer, RespServer, array, serving, text, usual
 

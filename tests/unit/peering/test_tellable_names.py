@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from lora_router.fleet.adapter_beliefs import AWAY
-from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prompt import Prompt
 from lora_router.peering.conversation import is_router_name
 from lora_router.peering.failed_loads import FailedLoads
