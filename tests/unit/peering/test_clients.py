@@ -34,12 +34,14 @@ class Source:
 @asynccontextmanager
 async def calling(source: Source) -> AsyncIterator[PeerClients]:
     mesh = Mesh(Hub("here", make_fleet(2), dict, LoopClock()))
-    peers = PeerClients(mesh, source, Supervisor())
+    supervisor = Supervisor()
+    peers = PeerClients(mesh, source, supervisor)
     peers.start()
     try:
         yield peers
     finally:
         await peers.stop()
+        await supervisor.stop()
 
 
 @pytest.fixture

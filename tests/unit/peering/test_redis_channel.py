@@ -38,12 +38,14 @@ async def connected_to(answer: Answer) -> AsyncIterator[Connected]:
         address = parse_address(f"redis://127.0.0.1:{server.port}")
         failures: list[str] = []
         hub = Hub("here", make_fleet(2), dict, LoopClock())
-        channel = RedisChannel(hub, RedisServer(address), Supervisor(failures.append), secret=None)
+        supervisor = Supervisor(failures.append)
+        channel = RedisChannel(hub, RedisServer(address), supervisor, secret=None)
         channel.start()
         try:
             yield Connected(channel, hub, server, failures)
         finally:
             await channel.stop()
+            await supervisor.stop()
 
 
 async def until(is_so: Callable[[], bool]) -> None:
