@@ -29,6 +29,7 @@ from lora_router.peering.limits import (
     MAX_ROUTERS,
     MAX_SENT_MS,
     REPORT_USED,
+    byte_length,
 )
 from lora_router.peering.report_parts import ReportParts
 from lora_router.peering.tables import HeldRow, PodKey, Tables
@@ -281,7 +282,7 @@ class ReportWriter:
 
     def _has_room(self, *names: str) -> bool:
         try:
-            sizes = [len(name.encode()) for name in names]
+            sizes = [byte_length(name) for name in names]
         except UnicodeEncodeError:
             return False
         if max(sizes) > MAX_NAME_BYTES or not sizes[0]:

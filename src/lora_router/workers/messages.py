@@ -72,6 +72,8 @@ class Addresses(_Message, frozen=True):
 
     addresses: tuple[tuple[str, str], ...]
     """The target and the host name of each."""
+    is_complete: bool = True
+    """Whether these are all, and not only some that were found first."""
 
 
 class Speak(_Message, frozen=True):

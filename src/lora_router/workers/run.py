@@ -72,7 +72,7 @@ async def _serve(control: socket.socket, descriptors: socket.socket) -> int:
         await worker.start()
     except Exception as error:
         log.exception("worker %d cannot start", start.number)
-        text = str(error) if isinstance(error, OSError | ValueError) else describe(error)
+        text = (str(error) if isinstance(error, OSError | ValueError) else "") or describe(error)
         protocol.send(messages.encode(messages.Failed(text)))
         protocol.close()
         await gone.wait()

@@ -84,7 +84,7 @@ def test_a_long_report_goes_in_parts_that_are_no_share_before_the_last() -> None
 
     messages = writer.update(share_of(1, pods=pods), 10.0)
 
-    assert len(messages) == 3
+    assert len(messages) == 6
     assert max(map(len, messages)) < limits.MAX_MESSAGE_BYTES
     assert read(reader, messages[:-1]) is None
     share = read(reader, messages[-1:])
