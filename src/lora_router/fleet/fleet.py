@@ -62,7 +62,7 @@ class Fleet:
         self._by_model = self._model_index.found
         """Read here, so that a request costs one lookup."""
         self._catalogs = Catalogs()
-        self.peers = Peers(lambda model: self.serving(model).pods)
+        self.peers = Peers(lambda model: self.serving(model).pods, self._after_exchange)
         self.prefixes = PrefixIndex()
         """Which pods have which beginnings of prompts."""
         self._reported_uses = ReportedUses()
@@ -211,8 +211,8 @@ class Fleet:
         all_at_once(self.take_share(share, now))
 
     def take_share(self, share: LedgerShare, now: float) -> Steps[None]:
-        """Return the steps that apply the share that a peer sent. A newer one may end them."""
-        steps = self.peers.put(share, self._states, now, self._after_exchange)
+        """Return the steps that apply a peer's share, and what is left of its earlier shares."""
+        steps = self.peers.put(share, self._states, now)
         others = self._reported_uses.put(share, self._states, now, self._used_at_peers)
         if self.outliers is not None and share.ejected:
             suspect_reported(share.ejected, self.outliers, self.get)
@@ -230,7 +230,8 @@ class Fleet:
     def drop_peer(self, router: str, now: float) -> Steps[None]:
         """Return the steps that forget everything that a peer reported."""
         self._reported_uses.forget(router)
-        return self.peers.forget(router, self._states, now, self._after_exchange)
+        uses = self._reported_uses.rest(router, self._states, self._used_at_peers)
+        return in_turn(self.peers.forget(router, self._states, now), uses)
 
     def report_to_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float

@@ -13,7 +13,7 @@ A share may change every pod of a large fleet, so it is applied to ``AT_ONCE`` p
   it is forgotten there.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -32,6 +32,8 @@ Tell = Callable[[Collection[PodState]], None]
 AT_ONCE = 128
 """To how many pods a share is applied in one step. With more, requests wait longer for a step. With
 fewer, a share takes more turns of the event loop."""
+_LOOKED_AT = 8 * AT_ONCE
+"""How many pods are looked at in one step that changes fewer of them."""
 _LONGEST_SECONDS = 0.5
 """After so long, the rest is applied in one step, so that a busy router falls behind no further."""
 
@@ -52,6 +54,8 @@ class _Arriving:
     was applied there last, and whether what is new since then is being loaded now."""
     moved: dict[PodState, None]
     """The pods that changed, and of which the allotment is not known yet."""
+    gone: set[PodState]
+    """The pods on which what the peer reported before it was forgotten may still count."""
 
 
 class Peers:
@@ -61,22 +65,28 @@ class Peers:
     clock.
     """
 
-    def __init__(self, listing: Callable[[str], Collection[PodState]]) -> None:
+    def __init__(self, listing: Callable[[str], Collection[PodState]], tell: Tell) -> None:
         """Create the state of a router that has neither sent nor received a share.
 
         Args:
             listing: Returns the pods that list an adapter (``PodAllotments``).
+            tell: Called with the pods that a step changed.
         """
+        self._tell = tell
         self._shares = PeerShares()
         self._claims = Claims(self._shares)
         self.allotments = PodAllotments(self._shares, self._claims, listing)
         """The free slots that this router may take."""
         self._faded: set[str] = set()
         """The peers whose shares are forgotten for some pods, because they are quiet."""
+        self._fading: Iterator[list[PodState]] | None = None
+        """Forgets them for a few pods, and yields these. ``None``: all of it is done."""
         self._arriving: dict[str, _Arriving] = {}
         """The share of each peer that is being applied."""
         self._leaving: dict[str, list[PodState]] = {}
         """For each peer that is being forgotten, the pods on which it still counts."""
+        self._untold: dict[PodState, None] = {}
+        """The pods that changed, and of which nobody was told yet."""
         self._shared: dict[str, PodState] = {}
         """The pods that have what peers reported, as of this router's last share."""
 
@@ -92,7 +102,7 @@ class Peers:
         """Return this router's share and the pods that it changes. The caller must send the share.
 
         Peers that have missed more than ``MISSED`` shares are dropped. Pods that are new get what
-        peers reported.
+        peers reported. The caller must also do the steps of ``fade``.
         """
         shares = self._shares
         changed: dict[PodState, None] = {}
@@ -103,7 +113,11 @@ class Peers:
                 self._faded.discard(name)
                 changed.update((state, None) for state in _forget(name, states.values()))
         changed.update((state, None) for state in self._apply_to_new(states))
-        changed.update((state, None) for state in self._fade(states, now, every))
+        faded = self._fade_some()
+        if self._fading is None:
+            self._fading = self._fade(states, now, every)
+            faded += self._fade_some()
+        changed.update((state, None) for state in faded)
         before: Mapping[str, PodShare] = {} if shares.own is None else shares.own.share.pods
         pods: dict[str, PodShare] = {}
         sent: dict[str, SentShare] = {}
@@ -122,16 +136,13 @@ class Peers:
         changed.update((state, None) for state in self.allotments.renew(states, now))
         return share, changed
 
-    def put(
-        self, share: LedgerShare, states: Mapping[str, PodState], now: float, tell: Tell
-    ) -> Steps[None]:
+    def put(self, share: LedgerShare, states: Mapping[str, PodState], now: float) -> Steps[None]:
         """Store a peer's share, and return the steps that apply it.
 
         Args:
             share: The share.
             states: All pods, by name, also when the steps are done.
             now: The time.
-            tell: Called with the pods that changed.
         """
         router = share.router
         newest = self._newest(router)
@@ -140,13 +151,13 @@ class Peers:
         last, before = self._shares.received.get(router), self._arriving.get(router)
         own = self._shares.own
         number = 0 if own is None else own.share.number
-        arriving = _Arriving(share, now, number, now, {}, {})
+        arriving = _Arriving(share, now, number, now, {}, {}, set())
         last_at = float("-inf") if last is None else last.at
         has_faded = router in self._faded
         self._faded.discard(router)
         if before is not None:
             arriving.since, arriving.left, arriving.moved = before.since, before.left, before.moved
-            last_at = before.at
+            arriving.gone, last_at = before.gone, before.at
         known: Mapping[str, PodShare] = {} if newest is None else newest.pods
         loads = newest is not None and not has_faded
         for name in {**known, **share.pods} if has_faded else _differences(known, share.pods):
@@ -156,13 +167,15 @@ class Peers:
             state = states.get(name)
             if state is not None and (sent := _share_on(state, share.sent)) is not None:
                 state.work.hear(sent.seconds, now)
-        forgotten = self._leaving.pop(router, ())
-        if forgotten:  # It is there again before all of it was forgotten.
-            tell(_forget(router, forgotten))
-        return self._apply(arriving, states, now, tell)
+        if forgotten := self._leaving.pop(router, None):
+            # It is there again before all of it was forgotten.
+            arriving.gone = set(forgotten)
+            for state in forgotten:
+                arriving.left.setdefault(state.pod.name, (last_at, False))
+        return self._apply(arriving, states, now)
 
     def _apply(
-        self, arriving: _Arriving, states: Mapping[str, PodState], now: float, tell: Tell
+        self, arriving: _Arriving, states: Mapping[str, PodState], now: float
     ) -> Steps[None]:
         share, left = arriving.share, arriving.left
         router = share.router
@@ -174,9 +187,11 @@ class Peers:
                 state = states.get(name)
                 if state is None:
                     continue
+                was_forgotten = state in arriving.gone and state.beliefs.forget_peer(router)
+                arriving.gone.discard(state)
                 found = _share_on(state, share.pods)
                 begun = _begun_loads(state, router, found) if loads else 0.0
-                if state.beliefs.put_share(router, found, last_at):
+                if state.beliefs.put_share(router, found, last_at) or was_forgotten:
                     changed.append(state)
                 if begun:
                     state.work.begin_load(begun, now)
@@ -184,17 +199,16 @@ class Peers:
             if allotted is None:
                 arriving.moved.update(dict.fromkeys(changed))
             if left:
-                tell(changed)
+                self._tell(changed)
                 yield
                 continue
             del self._arriving[router]
             self._shares.received[router] = Received(share, arriving.at, arriving.own)
             allotted = self.allotments.renew_after(tuple(arriving.moved), states, now)
-            yield from _in_parts((*changed, *allotted), tell)
+            self._untold.update(dict.fromkeys((*changed, *allotted)))
+            yield from self._tell_in_parts()
 
-    def forget(
-        self, router: str, states: Mapping[str, PodState], now: float, tell: Tell
-    ) -> Steps[None]:
+    def forget(self, router: str, states: Mapping[str, PodState], now: float) -> Steps[None]:
         """Forget a peer that stopped, and return the steps that do it.
 
         The arguments are those of ``put``.
@@ -205,7 +219,7 @@ class Peers:
         self._faded.discard(router)
         on = [each for each in states.values() if each.beliefs.peers.share_of(router) is not None]
         self._leaving[router] = on
-        return self._forget_in_steps(router, on, states, now, tell)
+        return self._forget_in_steps(router, on, states, now)
 
     def _forget_in_steps(
         self,
@@ -213,17 +227,27 @@ class Peers:
         on: list[PodState],
         states: Mapping[str, PodState],
         now: float,
-        tell: Tell,
     ) -> Steps[None]:
         while on and self._leaving.get(router) is on:
             some = on[:AT_ONCE]
             del on[:AT_ONCE]
-            tell(_forget(router, some))
+            self._tell(_forget(router, some))
             if on:
                 yield
         if self._leaving.get(router) is on:
             del self._leaving[router]
-            yield from _in_parts(self.allotments.renew(states, now), tell)
+            self._untold.update(dict.fromkeys(self.allotments.renew(states, now)))
+        yield from self._tell_in_parts()
+
+    def _tell_in_parts(self) -> Steps[None]:
+        """Tell of pods, a few in each step. Steps for another peer may tell of the same ones."""
+        while self._untold:
+            some = list(islice(self._untold, AT_ONCE))
+            for state in some:
+                del self._untold[state]
+            self._tell(some)
+            if self._untold:
+                yield
 
     def _newest(self, router: str) -> LedgerShare | None:
         """Return the last share of a peer, whether it is applied or not."""
@@ -236,19 +260,46 @@ class Peers:
         """Return what each peer holds, by adapter, as of its last share."""
         return [received.share.held for received in self._shares.received.values()]
 
-    def _fade(self, states: Mapping[str, PodState], now: float, every: float) -> list[PodState]:
+    def fade(self) -> Steps[None]:
+        """Return the steps that forget what quiet peers reported, which a report has begun."""
+        while self._fading is not None:
+            self._tell(self._fade_some())
+            yield
+
+    def _fade_some(self) -> list[PodState]:
+        changed = None if self._fading is None else next(self._fading, None)
+        if changed is None:
+            self._fading = None
+            return []
+        return changed
+
+    def _fade(
+        self, states: Mapping[str, PodState], now: float, every: float
+    ) -> Iterator[list[PodState]]:
         """Forget the shares of quiet peers for the pods that were scraped since.
 
         Such a scrape shows the requests of the share that still run, and those that came later.
         """
-        changed = []
-        for name, received in self._shares.received.items():
-            if name not in self._arriving and self._shares.is_quiet(received, now):
-                quiet_at = received.at + QUIET * every
-                self._faded.add(name)
-                scraped = (each for each in states.values() if each.beliefs.scraped_at > quiet_at)
-                changed += _forget(name, scraped)
-        return changed
+        changed: list[PodState] = []
+        seen = 0
+        for name, received in tuple(self._shares.received.items()):
+            if not self._is_last(name, received) or not self._shares.is_quiet(received, now):
+                continue
+            quiet_at = received.at + QUIET * every
+            self._faded.add(name)
+            left = iter(tuple(states.values()))
+            while self._is_last(name, received) and (some := tuple(islice(left, AT_ONCE))):
+                seen += len(some)
+                changed += _forget(name, (x for x in some if x.beliefs.scraped_at > quiet_at))
+                if len(changed) >= AT_ONCE or seen >= _LOOKED_AT:
+                    yield changed
+                    changed, seen = [], 0
+        if changed:
+            yield changed
+
+    def _is_last(self, peer: str, received: Received) -> bool:
+        """Return whether no later share of a peer arrived, and the peer is not forgotten."""
+        return self._shares.received.get(peer) is received and peer not in self._arriving
 
     def _apply_to_new(self, states: Mapping[str, PodState]) -> list[PodState]:
         """Apply the shares to the pods that are new since this router's last share."""
@@ -265,17 +316,6 @@ class Peers:
                 if state.beliefs.put_share(router, _share_on(state, last.share.pods), last.at)
             ]
         return changed
-
-
-def _in_parts(states: Iterable[PodState], tell: Tell) -> Steps[None]:
-    """Tell of pods, a few in each step."""
-    each = iter(dict.fromkeys(states))
-    some = list(islice(each, AT_ONCE))
-    while some:
-        tell(some)
-        some = list(islice(each, AT_ONCE))
-        if some:
-            yield
 
 
 def _differences(before: Mapping[str, PodShare], after: Mapping[str, PodShare]) -> Collection[str]:

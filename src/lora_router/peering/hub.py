@@ -102,7 +102,7 @@ class Hub:
         self._ejections = 0
         self._has_left = False
         self._limit = LogLimit()
-        self._turns = StepTurns(clock.call_later)
+        self._turns = StepTurns(clock)
         self.readings: PassesReadings | None = None
         """Tells peers what is read from pods, and takes in what they tell."""
         self.ids: PassesIds | None = None
@@ -181,7 +181,7 @@ class Hub:
             self._others_hold = any(each.held for each in self.peers.values())
             if begins:
                 self.report_soon()  # The peer waits for the acknowledgement.
-        self._turns.do(self._fleet.take_share(share, now))
+        self._turns.do(peer.name, self._fleet.take_share(share, now))
 
     def told(self, name: str, message: PeerMessage) -> None:
         """Take in what a peer tells beside its reports.
@@ -302,6 +302,7 @@ class Hub:
                 # A peer that died is forgotten in time, not with the report after that.
                 self._schedule(now + max(patience, SHORTEST_SECONDS))
         share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
+        self._turns.do(self.name, self._fleet.peers.fade())
         if self._places_blindly(share) and self._extra.spend(1):
             self._schedule(now + SHORTEST_SECONDS)
         is_complete = now - self._complete_at >= COMPLETE_SECONDS or self._writer.is_sparse
@@ -349,7 +350,7 @@ class Hub:
         for part in parts:
             if part is not None:
                 part.gone(peer.name)
-        self._turns.do(self._fleet.drop_peer(peer.name, self.now()))
+        self._turns.do(peer.name, self._fleet.drop_peer(peer.name, self.now()))
 
     # Called by the fleet
 
