@@ -18,6 +18,7 @@ No I/O: carriers carry the messages, and a clock calls.
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from lora_router.clock import Clock, LateTurns, Timer
 from lora_router.counted import counted
@@ -84,6 +85,8 @@ class Hub:
         self.now = clock.now
         self.counts = PeerCounts()
         self.peers: dict[str, Peer] = {}
+        self.may_load = False
+        """Whether this router loads adapters if no other one precedes it, as peers are told."""
         self._fleet = fleet
         self._held = held
         self._clock = clock
@@ -130,6 +133,15 @@ class Hub:
         """Call once, ``seconds`` from now."""
         return self._clock.call_later(seconds, call)
 
+    def use_may_load(self, may_load: bool) -> None:
+        """Tell peers soon whether this router may be the one that loads adapters."""
+        self.may_load = may_load
+        self.report_soon()
+
+    def loaders(self) -> Collection[str]:
+        """Return the peers that may be the ones that load adapters."""
+        return [name for name, peer in self.peers.items() if peer.may_load]
+
     def awake(self) -> float:
         """Return seconds, monotonic, without the time in which the event loop stalled.
 
@@ -175,6 +187,7 @@ class Hub:
         acknowledged = share.heard.get(self.name, 0)
         if acknowledged > peer.acknowledged:
             peer.acknowledged, peer.acknowledged_awake = acknowledged, self.awake()
+        peer.may_load = share.may_load
         if share.held or peer.held:
             begins = share.held.keys() - peer.held
             peer.held = share.held.keys()
@@ -302,6 +315,8 @@ class Hub:
                 # A peer that died is forgotten in time, not with the report after that.
                 self._schedule(now + max(patience, SHORTEST_SECONDS))
         share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
+        if not self.may_load:
+            share = replace(share, may_load=False)
         self._turns.do(self.name, self._fleet.peers.fade())
         if self._places_blindly(share) and self._extra.spend(1):
             self._schedule(now + SHORTEST_SECONDS)
