@@ -22,6 +22,7 @@ from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, SentShare
 from lora_router.fleet.peer_shares import MISSED, QUIET, PeerShares, Received
 from lora_router.fleet.pod_allotments import PodAllotments
+from lora_router.fleet.pod_positions import Listing
 from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps, no_steps
 
@@ -65,13 +66,15 @@ class Peers:
     clock.
     """
 
-    def __init__(self, listing: Callable[[str], Collection[PodState]], tell: Tell) -> None:
+    def __init__(self, states: Mapping[str, PodState], listing: Listing, tell: Tell) -> None:
         """Create the state of a router that has neither sent nor received a share.
 
         Args:
-            listing: Returns the pods that list an adapter (``PodAllotments``).
+            states: All pods, by name, as they are at any time.
+            listing: Which pods list which adapters.
             tell: Called with the pods that a step changed.
         """
+        self._states = states
         self._tell = tell
         self._shares = PeerShares()
         self._claims = Claims(self._shares)
@@ -85,6 +88,10 @@ class Peers:
         """The share of each peer that is being applied."""
         self._leaving: dict[str, list[PodState]] = {}
         """For each peer that is being forgotten, the pods on which it still counts."""
+        self._is_due = False
+        """Whether the allotment of all pods was put off."""
+        self.on_due: Callable[[float], None] = lambda _seconds: None
+        """Called with the seconds after which to call ``renew``."""
         self._untold: dict[PodState, None] = {}
         """The pods that changed, and of which nobody was told yet."""
         self._shared: dict[str, PodState] = {}
@@ -95,7 +102,6 @@ class Peers:
         router: str,
         every: float,
         held: Mapping[str, HeldShare],
-        states: Mapping[str, PodState],
         now: float,
         ejected: Mapping[str, tuple[str, str]] | None = None,
     ) -> tuple[LedgerShare, Collection[PodState]]:
@@ -111,17 +117,17 @@ class Peers:
             if is_gone and name not in self._arriving:
                 del shares.received[name]
                 self._faded.discard(name)
-                changed.update((state, None) for state in _forget(name, states.values()))
-        changed.update((state, None) for state in self._apply_to_new(states))
+                changed.update((state, None) for state in _forget(name, self._states.values()))
+        changed.update((state, None) for state in self._apply_to_new())
         faded = self._fade_some()
         if self._fading is None:
-            self._fading = self._fade(states, now, every)
+            self._fading = self._fade(now, every)
             faded += self._fade_some()
         changed.update((state, None) for state in faded)
         before: Mapping[str, PodShare] = {} if shares.own is None else shares.own.share.pods
         pods: dict[str, PodShare] = {}
         sent: dict[str, SentShare] = {}
-        for state in states.values():
+        for state in self._states.values():
             if state.in_flight:
                 pods[state.pod.name] = of_pod = _share_of(state, before.get(state.pod.name))
                 if seconds := state.work.take_untold(now):
@@ -133,15 +139,15 @@ class Peers:
         self._claims.report(held, number, now)
         share = LedgerShare(router, number, every, pods, held, heard, ejected or {}, sent=sent)
         shares.own = Received(share, now)
-        changed.update((state, None) for state in self.allotments.renew(states, now))
+        self._is_due = False
+        changed.update((state, None) for state in self.allotments.renew(self._states, now))
         return share, changed
 
-    def put(self, share: LedgerShare, states: Mapping[str, PodState], now: float) -> Steps[None]:
+    def put(self, share: LedgerShare, now: float) -> Steps[None]:
         """Store a peer's share, and return the steps that apply it.
 
         Args:
             share: The share.
-            states: All pods, by name, also when the steps are done.
             now: The time.
         """
         router = share.router
@@ -164,7 +170,7 @@ class Peers:
             arriving.left.setdefault(name, (last_at, loads))
         self._arriving[router] = arriving
         for name in share.sent:
-            state = states.get(name)
+            state = self._states.get(name)
             if state is not None and (sent := _share_on(state, share.sent)) is not None:
                 state.work.hear(sent.seconds, now)
         if forgotten := self._leaving.pop(router, None):
@@ -172,11 +178,9 @@ class Peers:
             arriving.gone = set(forgotten)
             for state in forgotten:
                 arriving.left.setdefault(state.pod.name, (last_at, False))
-        return self._apply(arriving, states, now)
+        return self._apply(arriving, now)
 
-    def _apply(
-        self, arriving: _Arriving, states: Mapping[str, PodState], now: float
-    ) -> Steps[None]:
+    def _apply(self, arriving: _Arriving, now: float) -> Steps[None]:
         share, left = arriving.share, arriving.left
         router = share.router
         is_late = now - arriving.since > _LONGEST_SECONDS
@@ -184,7 +188,7 @@ class Peers:
             changed = []
             for name, (last_at, loads) in list(islice(left.items(), None if is_late else AT_ONCE)):
                 del left[name]
-                state = states.get(name)
+                state = self._states.get(name)
                 if state is None:
                     continue
                 was_forgotten = state in arriving.gone and state.beliefs.forget_peer(router)
@@ -195,20 +199,29 @@ class Peers:
                     changed.append(state)
                 if begun:
                     state.work.begin_load(begun, now)
-            allotted = self.allotments.renew_only(changed, states, now)
+            allotted = self.allotments.renew_only(changed, self._states, now)
             if allotted is None:
                 arriving.moved.update(dict.fromkeys(changed))
             if left:
                 self._tell(changed)
                 yield
                 continue
+            received = Received(share, arriving.at, arriving.own)
+            if not is_late:
+                yield from self.allotments.prepare(received)
+            if self._arriving.get(router) is not arriving:
+                return
             del self._arriving[router]
-            self._shares.received[router] = Received(share, arriving.at, arriving.own)
-            allotted = self.allotments.renew_after(tuple(arriving.moved), states, now)
+            self._shares.received[router] = received
+            moved = tuple(arriving.moved)
+            allotted, wait = self.allotments.renew_after(moved, self._states, now)
+            if wait and not self._is_due:
+                self._is_due = True
+                self.on_due(wait)
             self._untold.update(dict.fromkeys((*changed, *allotted)))
             yield from self._tell_in_parts()
 
-    def forget(self, router: str, states: Mapping[str, PodState], now: float) -> Steps[None]:
+    def forget(self, router: str, now: float) -> Steps[None]:
         """Forget a peer that stopped, and return the steps that do it.
 
         The arguments are those of ``put``.
@@ -217,15 +230,18 @@ class Peers:
         if self._shares.received.pop(router, None) is None and arriving is None:
             return no_steps()
         self._faded.discard(router)
-        on = [each for each in states.values() if each.beliefs.peers.share_of(router) is not None]
+        on = [
+            each
+            for each in self._states.values()
+            if each.beliefs.peers.share_of(router) is not None
+        ]
         self._leaving[router] = on
-        return self._forget_in_steps(router, on, states, now)
+        return self._forget_in_steps(router, on, now)
 
     def _forget_in_steps(
         self,
         router: str,
         on: list[PodState],
-        states: Mapping[str, PodState],
         now: float,
     ) -> Steps[None]:
         while on and self._leaving.get(router) is on:
@@ -236,7 +252,7 @@ class Peers:
                 yield
         if self._leaving.get(router) is on:
             del self._leaving[router]
-            self._untold.update(dict.fromkeys(self.allotments.renew(states, now)))
+            self._untold.update(dict.fromkeys(self.allotments.renew(self._states, now)))
         yield from self._tell_in_parts()
 
     def _tell_in_parts(self) -> Steps[None]:
@@ -248,6 +264,12 @@ class Peers:
             self._tell(some)
             if self._untold:
                 yield
+
+    def renew(self, now: float) -> None:
+        """Compute the allotment of all pods, if that was put off."""
+        if self._is_due:
+            self._is_due = False
+            self._tell(self.allotments.renew(self._states, now))
 
     def _newest(self, router: str) -> LedgerShare | None:
         """Return the last share of a peer, whether it is applied or not."""
@@ -273,9 +295,7 @@ class Peers:
             return []
         return changed
 
-    def _fade(
-        self, states: Mapping[str, PodState], now: float, every: float
-    ) -> Iterator[list[PodState]]:
+    def _fade(self, now: float, every: float) -> Iterator[list[PodState]]:
         """Forget the shares of quiet peers for the pods that were scraped since.
 
         Such a scrape shows the requests of the share that still run, and those that came later.
@@ -287,7 +307,7 @@ class Peers:
                 continue
             quiet_at = received.at + QUIET * every
             self._faded.add(name)
-            left = iter(tuple(states.values()))
+            left = iter(tuple(self._states.values()))
             while self._is_last(name, received) and (some := tuple(islice(left, AT_ONCE))):
                 seen += len(some)
                 changed += _forget(name, (x for x in some if x.beliefs.scraped_at > quiet_at))
@@ -301,12 +321,12 @@ class Peers:
         """Return whether no later share of a peer arrived, and the peer is not forgotten."""
         return self._shares.received.get(peer) is received and peer not in self._arriving
 
-    def _apply_to_new(self, states: Mapping[str, PodState]) -> list[PodState]:
+    def _apply_to_new(self) -> list[PodState]:
         """Apply the shares to the pods that are new since this router's last share."""
-        if self._shared == states:
+        if self._shared == self._states:
             return []
-        new = [each for name, each in states.items() if self._shared.get(name) is not each]
-        self._shared = dict(states)
+        new = [each for name, each in self._states.items() if self._shared.get(name) is not each]
+        self._shared = dict(self._states)
         changed: list[PodState] = []
         for router in {**self._shares.received, **self._arriving}:
             last = self._arriving.get(router) or self._shares.received[router]

@@ -90,13 +90,10 @@ class ReportedUses:
             self._drop_old(now)
             left = self._left.setdefault(router, _Left({}, now, 0, {}, now))
             left.idle, left.listed_at = dict(share.idle), now
-        return self.rest(router, states, tell)
+        return self._apply_rest(router, states, tell)
 
-    def rest(self, router: str, states: Mapping[str, PodState], tell: Tell) -> Steps[None]:
-        """Return the steps that apply what is left of the reports of a peer.
-
-        The arguments are those of ``put``.
-        """
+    def _apply_rest(self, router: str, states: Mapping[str, PodState], tell: Tell) -> Steps[None]:
+        """Apply what is left of the reports of a peer."""
         while (left := self._left.get(router)) is not None:
             are_recent = bool(left.used)
             reported, at = (left.used, left.used_at) if are_recent else (left.idle, left.listed_at)
@@ -111,9 +108,14 @@ class ReportedUses:
             if left.used or left.idle:
                 yield
 
-    def forget(self, router: str) -> None:
-        """Forget when a peer reported. What it reported of uses stays true."""
+    def forget(self, router: str, states: Mapping[str, PodState], tell: Tell) -> Steps[None]:
+        """Forget when a peer reported.
+
+        What it reported of uses stays true. So the steps that are returned apply what is left of
+        it. The arguments are those of ``put``.
+        """
         self._listed_at.pop(router, None)
+        return self._apply_rest(router, states, tell)
 
     def settle(self, state: PodState) -> list[str]:
         """Apply what waited for the models of a pod; return the adapters that it is about."""

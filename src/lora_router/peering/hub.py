@@ -122,6 +122,7 @@ class Hub:
         """Tells peers how long loads of adapters took, and takes in what they tell."""
         self.early_refusals: PassesEarlyRefusals | None = None
         """Tells peers which adapters were refused slots early, and takes in what they tell."""
+        fleet.peers.on_due = self._renew_later
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -368,6 +369,12 @@ class Hub:
         self._turns.do(peer.name, self._fleet.drop_peer(peer.name, self.now()))
 
     # Called by the fleet
+
+    def _renew_later(self, seconds: float) -> None:
+        self._clock.call_later(seconds, self._renew)
+
+    def _renew(self) -> None:
+        self._fleet.peers.renew(self.now())
 
     def _released(self, states: Collection[PodState]) -> None:
         if self._others_hold:

@@ -8,6 +8,7 @@ import pytest
 from lora_router.fleet import peers, reported_uses
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
+from lora_router.fleet.pod_allotments import RENEW_SECONDS
 from lora_router.fleet.pod_state import PodState
 from lora_router.peering.hub import Hub
 from lora_router.peering.peer import Peer
@@ -348,6 +349,21 @@ class TestTheHub:
         assert len(hub._turns) == 2
         clock.advance(0.0)
         assert counted(fleet) == [29 * 2] * PODS
+
+    def test_follows_soon_from_claims_what_was_put_off(self) -> None:
+        fleet, clock = fleet_of(), ManualClock()
+        hub = Hub("here", fleet, dict, clock)
+        fleet.report_to_peers("here", 0.1, {}, clock.now())
+        for number in (1, 2):
+            for name in ("there", "elsewhere"):
+                peer = hub.met(name, "", 8)
+                assert isinstance(peer, Peer)
+                held = {"b": HeldShare(float(number))}
+                hub.reported(peer, LedgerShare(name, number, 0.1, {}, held, {}))
+        clock.advance(0.0)
+        assert fleet.peers.allotments._renewed_at == 100.0
+        clock.advance(RENEW_SECONDS)
+        assert fleet.peers.allotments._renewed_at == 100.0 + RENEW_SECONDS
 
     def test_forgets_a_peer_in_the_same_way(self) -> None:
         fleet, clock = fleet_of(), ManualClock()
