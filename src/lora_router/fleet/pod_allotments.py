@@ -5,8 +5,8 @@ the last shares require:
 
 - While nobody claims a slot, it computes only the pods that changed.
 - Otherwise a share may change what is allotted on every pod. So all of it is computed with each
-  share of this router, and between two of these at most every ``RENEW_SECONDS``. Until then, on the
-  pods that changed, the claims keep the slots that they got last.
+  share of this router, and between two of these at most every ``RENEW_SECONDS``. Until then, this
+  router may take no slot more on the pods that changed, and none that a peer took.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -95,8 +95,8 @@ class PodAllotments:
         self._free = FreeSlots()
         self._outcomes: dict[PodState, _Outcome] = {}
         """What was computed last, while somebody claims slots."""
-        self._claimed: dict[int, tuple[int, int]] = {}
-        """By position: how many slots claims got, and how many of these this router may take."""
+        self._last: tuple[Sequence[int], Allotments] | None = None
+        """The free slots of all pods then, and what followed from them."""
         self._settled: dict[PodState, _Settled] = {}
         """What the allotment of each pod follows from, unless time changes it too."""
 
@@ -195,10 +195,7 @@ class PodAllotments:
         allotments = allotments_of(own.router, routers, free, claims, before)
         self._note_waiting(allotments.claims, talking)
         self._places = {name: in_order[place] for name, place in allotments.places.items()}
-        granted = allotments.granted
-        self._claimed = {}
-        for place in allotments.places.values():
-            self._claimed[place] = free[place] - allotments.unclaimed[place], granted.get(place, 0)
+        self._last = free, allotments
         return self._put_all(allotments, closed, now)
 
     def _put_all(
@@ -253,22 +250,27 @@ class PodAllotments:
         return _put(state, allotment, closed, now)
 
     def _renew_claimed(self, moved: Collection[PodState], now: float) -> list[PodState]:
-        """Compute the allotment of some pods, on which claims keep the slots that they got last.
+        """Compute the allotment of some pods, until that of all pods is computed.
 
-        Of the slots that are left, those go first to claims of others.
+        It only becomes smaller. A slot that is free since then may be that of any claim. Where the
+        number of free slots is another, another router has to acknowledge this router's claim.
         """
+        if self._last is None:
+            return []
+        last_free, last = self._last
         changed = []
         for state in moved:
-            position, last = self._positions.of.get(state), self._outcomes.get(state)
-            if position is None or last is None:
+            position, outcome = self._positions.of.get(state), self._outcomes.get(state)
+            if position is None or outcome is None:
                 continue
-            free = free_slots(state)
-            claimed, granted = self._claimed.get(position, (0, 0))
-            unclaimed = max(0, free - claimed)
-            allotted = max(0, min(granted, free - (claimed - granted)))
-            allotted += rotation(unclaimed, self._place, position, self._routers)
-            names, may_reuse = last.closed, last.may_reuse
-            if self._put_one(state, allotted, unclaimed, names, now, may_reuse=may_reuse):
+            free, unclaimed = free_slots(state), last.unclaimed[position]
+            allotted = last.allotted[position]
+            if free != last_free[position]:
+                claimed = last_free[position] - unclaimed
+                unclaimed = max(0, min(unclaimed, free - claimed))
+                allotted = rotation(unclaimed, self._place, position, self._routers)
+            closed, may_reuse = outcome.closed, outcome.may_reuse
+            if self._put_one(state, allotted, unclaimed, closed, now, may_reuse=may_reuse):
                 changed.append(state)
         return changed
 

@@ -244,6 +244,19 @@ def test_a_slot_that_a_peer_took_is_allotted_to_nobody_although_the_rest_is_put_
     assert routers.slots(pod) == 0
 
 
+def test_a_slot_that_became_free_may_be_that_of_a_claim_until_all_pods_are_computed() -> None:
+    routers = Claimed()
+    taken = {f"pod{number}": "a" for number in range(1, 41)}
+    routers.hear("third", 0.2, **taken)
+    routers.hear("there", 0.23, **dict.fromkeys(taken, "b"))
+    routers.fleet.report_to_peers("here", EVERY, {}, 0.25)
+    assert not any(routers.slots(number) for number in range(1, 41))
+    routers.hear("third", 0.251)
+    assert not any(routers.slots(number) for number in range(1, 41))
+    routers.fleet.peers.renew(0.27)
+    assert any(routers.slots(number) for number in range(1, 41))
+
+
 def test_with_its_own_share_a_router_computes_all_pods_whenever_that_was_done_before() -> None:
     """With it, peers are told that their claims are known, and take the slots."""
     routers = Claimed()
