@@ -31,16 +31,19 @@ from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.passing import (
-    PassesEarlyRefusals,
-    PassesFailedLoads,
+    Part,
     PassesIds,
-    PassesLoadTimes,
     PassesPrefixes,
     PassesQuestions,
     PassesReadings,
-    PassesWithdrawals,
 )
-from lora_router.peering.pb.peering_pb2 import PeerMessage
+from lora_router.peering.pb.peering_pb2 import (
+    EarlyRefusal,
+    FailedLoad,
+    LoadTimes,
+    PeerMessage,
+    Withdrawal,
+)
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
 from lora_router.peering.step_turns import StepTurns
@@ -114,13 +117,13 @@ class Hub:
         """Tells peers which prompts went to which pods, and takes in what they tell."""
         self.questions: PassesQuestions | None = None
         """Asks peers what people want to know, and answers them."""
-        self.failed_loads: PassesFailedLoads | None = None
+        self.failed_loads: Part[Collection[FailedLoad]] | None = None
         """Tells peers which adapters cannot be loaded, and takes in what they tell."""
-        self.withdrawals: PassesWithdrawals | None = None
+        self.withdrawals: Part[Collection[Withdrawal]] | None = None
         """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
-        self.load_times: PassesLoadTimes | None = None
+        self.load_times: Part[Collection[LoadTimes]] | None = None
         """Tells peers how long loads of adapters took, and takes in what they tell."""
-        self.early_refusals: PassesEarlyRefusals | None = None
+        self.early_refusals: Part[Collection[EarlyRefusal]] | None = None
         """Tells peers which adapters were refused slots early, and takes in what they tell."""
         fleet.peers.on_due = self._renew_later
         fleet.changes.released.subscribe(self._released)
