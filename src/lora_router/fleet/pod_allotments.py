@@ -5,8 +5,9 @@ the last shares require:
 
 - While nobody claims a slot, it computes only the pods that changed.
 - Otherwise a share may change what is allotted on every pod. So all of it is computed with each
-  share of this router, and between two of these at most every ``RENEW_SECONDS``. Until then, this
-  router may take no slot more on the pods that changed, and none that a peer took.
+  share of this router, and between two of these only after some time, which is longer the more
+  there is to compute (``REST_SECONDS``). Until then, this router may take no slot more on the pods
+  that changed, and none that a peer took.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,11 +24,9 @@ from lora_router.fleet.slot_allotment import Allotments, Claim, allotments_of, r
 from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.steps import Steps, no_steps
 
-RENEW_SECONDS = 0.02
-"""As seldom do routers send shares one after the other."""
-_SECONDS_OF_A_ROW = 20e-6
-"""With many claims, the allotment of all pods is computed less often: a claim costs a microsecond,
-so that this takes about a twentieth of the time."""
+REST_SECONDS = 20e-6
+"""For each pod and each claim, the time from one computation of all to the next. Each of them costs
+about a microsecond, so that all of it takes a twentieth of the time."""
 _NONE: frozenset[str] = frozenset()
 
 
@@ -122,8 +121,8 @@ class PodAllotments:
         changed = self.renew_only(moved, states, now)
         if changed is not None:
             return changed, 0.0
-        least = max(RENEW_SECONDS, _SECONDS_OF_A_ROW * self._claims.rows)
-        wait = self._renewed_at + least - now
+        size = len(self._positions.in_order) + self._claims.rows
+        wait = self._renewed_at + REST_SECONDS * size - now
         if wait <= 0 or not self._has_claims or self._is_outdated(states, now):
             return self.renew(states, now), 0.0
         return self._renew_claimed(moved, now), wait

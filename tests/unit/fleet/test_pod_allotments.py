@@ -10,7 +10,7 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.free_slots import FreeSlots
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
-from lora_router.fleet.pod_allotments import RENEW_SECONDS
+from lora_router.fleet.pod_allotments import REST_SECONDS
 from lora_router.steps import all_at_once
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.fleet.two_routers import EVERY, TwoRouters, small_fleet
@@ -224,9 +224,9 @@ def test_shares_that_follow_each_other_closely_have_all_pods_computed_once() -> 
     routers = Claimed()
     routers.hear("there", 0.2)
     assert routers.waits == []
-    for number in range(1, 10):
-        routers.hear("third", 0.2 + number / 1000)
-    assert routers.waits == [pytest.approx(RENEW_SECONDS - 0.001)]
+    for number in range(1, 8):
+        routers.hear("third", 0.2 + number / 10_000)
+    assert routers.waits == [pytest.approx(42 * REST_SECONDS - 0.0001)], "40 pods and 2 claims"
     assert routers.fleet.peers.allotments._renewed_at == 0.2
     routers.fleet.peers.renew(0.22)
     assert routers.fleet.peers.allotments._renewed_at == 0.22
@@ -238,8 +238,8 @@ def test_a_slot_that_a_peer_took_is_allotted_to_nobody_although_the_rest_is_put_
     routers = Claimed()
     routers.hear("there", 0.2)
     pod = next(number for number in range(1, 41) if routers.slots(number) == 1)
-    routers.hear("third", 0.201, **{f"pod{pod}": "a"})
-    routers.hear("there", 0.202, **{f"pod{pod}": "b"})
+    routers.hear("third", 0.2001, **{f"pod{pod}": "a"})
+    routers.hear("there", 0.2002, **{f"pod{pod}": "b"})
     assert routers.waits
     assert routers.slots(pod) == 0
 
@@ -251,7 +251,7 @@ def test_a_slot_that_became_free_may_be_that_of_a_claim_until_all_pods_are_compu
     routers.hear("there", 0.23, **dict.fromkeys(taken, "b"))
     routers.fleet.report_to_peers("here", EVERY, {}, 0.25)
     assert not any(routers.slots(number) for number in range(1, 41))
-    routers.hear("third", 0.251)
+    routers.hear("third", 0.2501)
     assert not any(routers.slots(number) for number in range(1, 41))
     routers.fleet.peers.renew(0.27)
     assert any(routers.slots(number) for number in range(1, 41))
@@ -261,13 +261,13 @@ def test_with_its_own_share_a_router_computes_all_pods_whenever_that_was_done_be
     """With it, peers are told that their claims are known, and take the slots."""
     routers = Claimed()
     routers.hear("there", 0.2)
-    routers.hear("third", 0.201)
-    routers.fleet.report_to_peers("here", EVERY, {}, 0.202)
-    assert routers.fleet.peers.allotments._renewed_at == 0.202
+    routers.hear("third", 0.2001)
+    routers.fleet.report_to_peers("here", EVERY, {}, 0.2002)
+    assert routers.fleet.peers.allotments._renewed_at == 0.2002
 
 
 def test_with_many_claims_all_pods_are_computed_less_often() -> None:
     routers = Claimed()
-    routers.fleet.peers.allotments._claims.rows = 5_000
+    routers.fleet.peers.allotments._claims.rows = 4_960
     routers.hear("there", 0.15)
     assert routers.waits == [pytest.approx(0.05)]
