@@ -91,6 +91,8 @@ class LedgerShare:
     the first one that a peer gets, and one every few seconds."""
     sent: Mapping[str, SentShare] = field(default_factory=dict)
     """By pod name. Pods that got few prompts are omitted."""
+    may_load: bool = True
+    """Whether the router would load adapters for all routers, if it is the one to do so."""
 
     def has_sent(self, adapter: str, held: HeldShare) -> bool:
         """Return whether an adapter waits on the pod with the slot that is closed for it.

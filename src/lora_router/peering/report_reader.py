@@ -322,6 +322,7 @@ class ReportReader:
             used,
             idle,
             sent,
+            may_load=not report.loads_no_adapters,
         )
 
     def _held(self, row: HeldRow, now_ms: int) -> HeldShare:

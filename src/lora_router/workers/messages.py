@@ -105,6 +105,12 @@ class NotLoaded(_Message, frozen=True):
     seconds: float
 
 
+class MayLoad(_Message, frozen=True):
+    """Tell peers whether this router may be the one that loads adapters."""
+
+    may_load: bool
+
+
 class Refresh(_Message, frozen=True):
     """Read the TLS files again."""
 
@@ -165,6 +171,8 @@ class Status(_Message, frozen=True):
     """Its name among its peers."""
     peers: tuple[str, ...] = ()
     """The names of its peers on other hosts."""
+    loaders: tuple[str, ...] = ()
+    """Those of them that may be the ones that load adapters."""
 
 
 class Failed(_Message, frozen=True):
@@ -267,6 +275,7 @@ FromParent: TypeAlias = (
     | Tell
     | Declared
     | NotLoaded
+    | MayLoad
     | Refresh
     | UseLog
     | Shed

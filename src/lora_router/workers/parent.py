@@ -297,6 +297,8 @@ class Parent:
         )
         if part is not None:
             adapters.want = part.loader.want
+            if self.voice is not None and self.loader_lease is None:
+                part.tell_peers(self.voice, adapters.use_may_load)
             self._readiness.add_details(part.status)
             self._readiness.add_condition(part.unread)
         return part

@@ -40,6 +40,7 @@ from lora_router.workers.messages import (
     FromParent,
     Hurry,
     Looked,
+    MayLoad,
     NotLoaded,
     Objectives,
     Pods,
@@ -184,7 +185,7 @@ class Worker(Front):
                 self.supervisor.once("ask", self._ask(message))
             case Shed():
                 self._transport.server.shed()
-            case Addresses() | Speak() | Tell():
+            case Addresses() | Speak() | Tell() | MayLoad():
                 self._serve_hosts(message)
             case Declared() | NotLoaded():
                 self._serve_loads(message)
@@ -195,7 +196,7 @@ class Worker(Front):
         answers = await self.asking.ask(message.question)
         self._send(messages.encode(messages.Answered(message.number, tuple(answers))))
 
-    def _serve_hosts(self, message: Addresses | Speak | Tell) -> None:
+    def _serve_hosts(self, message: Addresses | Speak | Tell | MayLoad) -> None:
         """Handle a message that concerns peers on other hosts."""
         match message:
             case Addresses():
@@ -205,6 +206,8 @@ class Worker(Front):
             case Tell(data):
                 if self.peering is not None:
                     self.peering.tell(data)
+            case MayLoad(may_load):
+                self.hub.use_may_load(may_load)
 
     def _serve_loads(self, message: Declared | NotLoaded) -> None:
         """Handle a message that concerns declared adapters."""
@@ -251,6 +254,7 @@ class Worker(Front):
             links=self._linked(),
             name=self.hub.name,
             peers=tuple(name for name in self.hub.peers if not self._is_worker(name)),
+            loaders=tuple(name for name in self.hub.loaders() if not self._is_worker(name)),
         )
         self._send(messages.encode(status))
         loop = asyncio.get_running_loop()

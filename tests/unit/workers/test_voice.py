@@ -68,6 +68,13 @@ async def talk() -> AsyncIterator[Talk]:
     await ship.supervisor.stop()
 
 
+async def test_the_parent_knows_which_peers_may_load(talk: Talk) -> None:
+    process = talk.ship.process(1)
+    process.says(Status(True, "", b"{}", 0, 0, 0, (), "worker-1", ("far", "off"), ("off",)))
+    assert talk.voice.peers == {"far", "off"}
+    assert list(talk.voice.loaders()) == ["off"]
+
+
 async def test_the_first_worker_that_reports_speaks(talk: Talk) -> None:
     talk.report(2, "far")
     talk.report(1, "far")
