@@ -1,7 +1,5 @@
 """The server that decides nothing, with which the router is compared."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from bench.noop import NoSession
@@ -19,9 +17,9 @@ SQL = request_body(b'{"model": "sql-lora"}')
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[EnvoyPeer]:
+def gateway(monkeypatch: pytest.MonkeyPatch) -> EnvoyPeer:
     monkeypatch.setattr(process_call, "Session", NoSession)
-    yield EnvoyPeer()
+    return EnvoyPeer()
 
 
 def test_it_answers_every_message_of_a_stream_and_decides_nothing(gateway: EnvoyPeer) -> None:
