@@ -253,9 +253,37 @@ async def test_more_tokens_than_the_model_has_are_refused(client: Client) -> Non
     response, answer = await client.chat(max_tokens=99999)
     status, _headers, recorded = RECORDED_ERRORS["too_long"]
     assert response.status == status
-    expected = json.loads(recorded)["error"]
-    assert answer["error"]["param"] == expected["param"]
-    assert answer["error"]["type"] == expected["type"]
+    assert answer == json.loads(recorded)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "error"),
+    [
+        (7_000, {"max_tokens": 1_192}, ""),
+        (7_000, {"max_tokens": 1_193}, "at least 7000 input tokens, for a total of at least 8193"),
+        (8_191, {}, ""),
+        (8_192, {}, "requested 0 output tokens"),
+        (9_000, {"max_completion_tokens": 1}, "for a total of at least 9001 tokens"),
+    ],
+)
+async def test_a_prompt_and_an_answer_that_exceed_the_models_length_are_refused(
+    client: Client, words: int, given: dict[str, int], error: str
+) -> None:
+    body = {"prompt": "word" * words, "stream": True, **given}
+    # The status of a stream comes before its first token.
+    async with client.session.post(client.url("/v1/completions"), json=body) as response:
+        assert response.status == (400 if error else 200)
+        if error:
+            found = (await response.json())["error"]
+            assert error in found["message"]
+            assert (found["type"], found["param"]) == ("BadRequestError", "input_tokens")
+
+
+async def test_a_text_to_embed_that_exceeds_the_models_length_is_refused(client: Client) -> None:
+    for text in ("word" * 8_193, ["one", "word" * 8_193]):
+        response, answer = await client.post("/v1/embeddings", {"input": text})
+        assert response.status == 400
+        assert "for a total of at least 8193 tokens" in json.loads(answer)["error"]["message"]
 
 
 @pytest.mark.parametrize("tokens", [0, -1, "3", True, 1.5])

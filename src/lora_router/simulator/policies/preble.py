@@ -58,9 +58,9 @@ class PrefixCachePreble:
        of them, and of a usual answer (45 tokens of 0.15 s, once for each prompt).
 
     The time to compute a prompt is a profile there (of a V100 or A6000 with a 7B model), and here
-    the scenario's prefill speed. The prompt's chunks stand for the nodes of the radix tree. A prompt
-    without chunks, because it is short or the scenario names none, is a node of its own. What was
-    not used for 5 minutes is forgotten.
+    the scenario's prefill speed. The prompt's chunks stand for the nodes of the radix tree. A
+    prompt without chunks, because it is short or the scenario names none, is a node of its own.
+    What was not used for 5 minutes is forgotten.
     """
 
     name = "prefix-cache-preble"
