@@ -13,6 +13,8 @@ DEFAULT_OUTPUT_TOKENS = 16
 BLOCK_TOKENS = 16
 """Tokens that a name of a block stands for."""
 CHARACTERS_PER_TOKEN = 4
+_MOST_CHOICES = 128
+"""Answers to one request."""
 
 
 class RequestError(Exception):
@@ -38,6 +40,8 @@ class Asked:
     include_usage: bool = False
     inputs: int = 1
     """Number of texts to embed."""
+    choices: int = 1
+    """Answers to generate (``n``)."""
     blocks: tuple[int, ...] = ()
     """Names of the full blocks of the prompt, of ``BLOCK_TOKENS`` tokens each."""
 
@@ -57,6 +61,7 @@ async def read_completion(request: web.Request) -> Asked:
         prompt_tokens=prompt_tokens,
         blocks=name_blocks(text),
         output_tokens=_output_tokens(document, prompt_tokens),
+        choices=_choices(document),
         stream=document.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
@@ -162,6 +167,16 @@ def _output_tokens(document: Mapping[str, object], prompt_tokens: int) -> int:
     else:
         _check_fits(prompt_tokens, output_tokens)
     return output_tokens
+
+
+def _choices(document: Mapping[str, object]) -> int:
+    value = document.get("n")
+    if value is None:
+        return 1
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_CHOICES:
+        message = f"n must be from 1 to {_MOST_CHOICES}, got {value!r}."
+        raise RequestError(400, "BadRequestError", message, "n")
+    return value
 
 
 def _check_fits(prompt_tokens: int, output_tokens: int) -> None:
