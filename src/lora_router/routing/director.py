@@ -118,6 +118,7 @@ class Director:
         """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.scraped.subscribe(self.reception.pod_room.scraped)
+        self.reception.pod_room.on_old = self._room.reported
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
         if getattr(self._default, "keeps_slots", False):
@@ -367,7 +368,8 @@ class Director:
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
-        self.reception.pod_room.forget(states)
+        gone = [state for state in states if self._fleet.get(state.pod.name) is not state]
+        self.reception.pod_room.pods_changed(states, gone)
         if not self._room.held:
             return
         catalogs = self._fleet.catalogs()

@@ -59,7 +59,7 @@ class Reception:
         limits: Limits,
         overload: Overload,
     ) -> None:
-        self.pod_room = PodRoom(overload)
+        self.pod_room = PodRoom(overload, clock)
         """Which pods have room, apart from slots."""
         self.rooms = AlgorithmRooms(self.pod_room, fleet, clock)
         """The same for the requests of each algorithm."""

@@ -98,6 +98,11 @@ class Held:
     is_answered: bool = False
     """Whether its client gets an answer otherwise, so that it does not count as cancelled."""
 
+    @property
+    def place(self) -> Place:
+        """Where it belongs among the requests of its queue."""
+        return 0, 0, self.number
+
     def withdraw(self) -> None:
         """Forget the request, because its client gets another answer, which counts instead."""
         self.is_answered = True
@@ -118,8 +123,8 @@ class Queue:
     bases: BaseModels = frozenset()
     """The base models of the pods that may take the requests."""
     requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
-    by_home: dict[PodView, OrderedDict[Held, None]] = field(default_factory=dict)
-    """Those with a ``home``, by it, in order of arrival."""
+    by_home: dict[PodView, InOrder[Held]] = field(default_factory=dict)
+    """Those with a ``home``, by it, in order of arrival (``homes``)."""
     line: "Line | None" = None
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for the queue: a pod, and the adapter in it."""
@@ -147,10 +152,15 @@ class Queue:
         It is the first one, or one that came up to ``HOME_SECONDS`` later and has its home there.
         """
         first = self.first
-        if first is None or pod is None or pod not in self.by_home:
+        if first is None or pod is None or (at_home := self.first_at_home(pod)) is None:
             return first
-        at_home = next(iter(self.by_home[pod]))
         return at_home if at_home.since - first.since <= HOME_SECONDS else first
+
+    def first_at_home(self, pod: PodView) -> Held | None:
+        """Return the first request that has its home on a pod; ``None``: none has."""
+        at_home = self.by_home.get(pod)
+        found = None if at_home is None else at_home.first()
+        return None if found is None else found[1]
 
     @property
     def steps(self) -> int:
@@ -309,8 +319,9 @@ class Line:
     ) -> Generator[tuple[Place, Queue], None, None]:
         """Yield each queue in turn, but the cheapest first for a slot of a pod.
 
-        A yielded queue may change, move, or leave. Close the iterator, so that the queues that stay
-        keep their places.
+        A yielded queue may change, move, or leave. One that got another place is yielded again at
+        that, so the iterator ends once none is left that was not asked at its place. Close it, so
+        that the queues that stay keep their places.
 
         Args:
             pod: The pod; ``None``: the slot may be on any pod.
@@ -319,34 +330,42 @@ class Line:
         Yields:
             The place at which a queue has its turn, and the queue. The places ascend.
         """
-        with closing(self.queues.in_turn()) as queues:
-            if pod is not None:
-                first, other = self._of_one_priority(queues)
-                places = [queue.place for queue in first]
-                if len(first) > 1:
-                    costs = [_cost(queue, pod, now) for queue in first]
-                    order = sorted(range(len(first)), key=costs.__getitem__)
-                    first = [first[number] for number in order]
-                yield from zip(places, first, strict=True)
-                if other is not None:
-                    yield other.place, other
-            for queue in queues:
-                yield queue.place, queue
+        asked: dict[Queue, Place] = {}
+        if pod is not None:
+            asked = self._of_one_priority()
+            queues = list(asked)
+            if len(queues) > 1:
+                queues.sort(key=lambda queue: _cost(queue, pod, now))
+            for place, queue in zip(tuple(asked.values()), queues, strict=True):
+                yield from self._while_it_leaves(place, queue)
+        with closing(self.queues.in_turn()) as rest:
+            for queue in rest:
+                place = queue.place
+                if asked.get(queue) != place:
+                    yield from self._while_it_leaves(place, queue)
 
-    def _of_one_priority(self, queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
-        """Return the first queues, of one priority and round, and the next one with another."""
-        first: list[Queue] = []
-        priority = turn = None
-        for queue in queues:
-            place = self.queues.place_of(queue)
-            if place is None or place[0] != priority or place[1] != turn:
-                if first or place is None:
-                    return first, queue
-                priority, turn, _ = place
-            first.append(queue)
-            if len(first) == COMPARED:
-                break
-        return first, None
+    def _while_it_leaves(self, place: Place, queue: Queue) -> Iterator[tuple[Place, Queue]]:
+        """Yield a queue, and again if its first request let another one leave (``first_for``)."""
+        first, waiting = queue.first, len(queue.requests)
+        yield place, queue
+        while queue.line is self and queue.first is first and len(queue.requests) < waiting:
+            waiting = len(queue.requests)
+            yield queue.place, queue
+
+    def _of_one_priority(self) -> dict[Queue, Place]:
+        """Return the first queues, of one priority and round, with their places."""
+        first: dict[Queue, Place] = {}
+        round_of_first: tuple[int, int] | None = None
+        with closing(self.queues.in_turn()) as queues:
+            for queue in queues:
+                place = queue.place
+                if round_of_first is not None and place[:2] != round_of_first:
+                    break
+                round_of_first = place[:2]
+                first[queue] = place
+                if len(first) == COMPARED:
+                    break
+        return first
 
 
 def has_slot(pod: PodView) -> bool:

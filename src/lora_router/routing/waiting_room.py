@@ -180,6 +180,7 @@ class WaitingRoom:
         if queue is None:
             return
         queue.hold, line = hold, queue.line
+        self.roll.homes.move(held, hold.home)
         self._lines.place(queue, candidates)
         if hold.wakes_on is WakesOn.ROOM and line is not None and not line.for_room:
             self._wait_for_room_like(queue)
