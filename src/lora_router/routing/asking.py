@@ -1,7 +1,7 @@
 """Asks algorithms for waiting requests, in order of priority and seniority.
 
 In a queue the first request is asked for, and in a line the first request of the first queue, or of
-the one to which a freed slot should go (``waiting_queue``).
+the one to which a freed slot should go (``waiting_line``).
 If none of the ``PASSED_OVER`` first queues of a line takes a free slot, the others are asked
 in the background, in a *sweep*. The same happens if its pods are so many that not even these can be
 asked in one turn. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always asked in
@@ -22,8 +22,9 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.joining import Joiners, Joining, Stragglers
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Roll
+from lora_router.routing.waiting_line import Line
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Line, Question, Queue
+from lora_router.routing.waiting_queue import Held, Question, Queue
 
 
 class Receptionist(Protocol):
@@ -150,7 +151,13 @@ class Asking:
         if line.stale:
             question = next(iter(line.queues)).question
             taken = line.candidates.looks_to_find
+            others = line.queues if line.is_mixed else ()
             self._lines.renew(line, self._receptionist.candidates_for(question))
+            if others:
+                # What leaves them the same pods may leave them different ones now.
+                self.resettle(others)
+                self._resettling.lines[line] = None
+                return taken
         if line.any_change:
             return taken + self._begin_sweep(line, steps - taken)
         return taken + self._ask_first(line, steps - taken)

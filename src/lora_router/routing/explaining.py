@@ -222,10 +222,7 @@ class Explainer:
             refused = reception.shed(question.model, wait, hold)
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
                 _refuse(found, refused)
-        elif not reception.room.lines.may_take(question.algorithm, candidates) or (
-            reception.room.roll.is_full(question.model)
-            and reception.room.roll.last_of_lowest_priority(question) is None
-        ):
+        elif reception.displaced_by(question, candidates) is None:
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:
             found.answer, found.reason = "hold", hold.reason

@@ -9,7 +9,7 @@ Rules:
   ======================================  ==========================================
   a pod has a free slot                   its lines: the highest priority first, and of one
                                           priority the queue that is cheapest to serve there,
-                                          waiting counted (``waiting_queue``)
+                                          waiting counted (``waiting_line``)
   an adapter came in flight on a pod      the queues of that adapter (``joining``)
   a closed slot is open again             the queues of the adapter in it
   the slot closed for a queue is empty    that queue, before the lines
