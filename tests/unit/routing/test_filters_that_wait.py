@@ -1,4 +1,4 @@
-"""Requests with filters wait like others, and those of one client leave room to those of others."""
+"""Requests with filters wait like others, and those of one client leave some room for others."""
 
 import random
 from dataclasses import replace
@@ -139,6 +139,7 @@ class TestTooManyFilters:
         assert explain(RouteQuery("a2", tenant=8, pod_filter=other)).answer == "hold"
         assert explain(RouteQuery("a2", tenant=7, pod_filter=other)).answer == "refuse"
 
+    @pytest.mark.slow
     def test_a_line_with_many_requests_is_not_refused_in_one_go(self) -> None:
         router = saturated(PODS)
         for number in range(MOST_DISPLACED + 1):
