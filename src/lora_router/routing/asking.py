@@ -1,7 +1,7 @@
 """Asks algorithms for waiting requests, in order of priority and seniority.
 
 In a queue the first request is asked for, and in a line the first request of the first queue, or of
-the one to which a freed slot should go (``waiting_line``).
+the one to which a freed slot should go (``waiting_queue``).
 If none of the ``PASSED_OVER`` first queues of a line takes a free slot, the others are asked
 in the background, in a *sweep*. The same happens if its pods are so many that not even these can be
 asked in one turn. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always asked in
@@ -21,10 +21,10 @@ from lora_router.routing.agenda import PASSED_OVER, Agenda
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.joining import Joiners, Joining, Stragglers
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.question import Question
 from lora_router.routing.roll import Roll
-from lora_router.routing.waiting_line import Line
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Line, Queue
 
 
 class Receptionist(Protocol):

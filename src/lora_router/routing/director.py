@@ -35,13 +35,14 @@ from lora_router.routing.overfull_pods import OverfullPods
 from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.prompt_readers import PromptReaders
+from lora_router.routing.question import Question
 from lora_router.routing.reception import Reception
 from lora_router.routing.recollection import Recollection
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.second_look import UNKNOWN, SecondLook
 from lora_router.routing.sticky import StickyRouting
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 
 PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
 """Used in place of an algorithm's name for requests that name no model."""

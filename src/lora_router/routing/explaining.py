@@ -25,10 +25,10 @@ from lora_router.routing.looks import PLACES, place_of
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, Special
 from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.priorities import DEFAULT, Priorities
+from lora_router.routing.question import Question
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import UNKNOWN
-from lora_router.routing.waiting_queue import Question
 
 MAX_SIGHTS = 32
 """Candidates whose costs are told. Of more, those that the algorithm inspected first."""

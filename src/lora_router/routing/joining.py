@@ -28,8 +28,7 @@ from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.in_order import Place
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Roll
-from lora_router.routing.waiting_line import Line
-from lora_router.routing.waiting_queue import Held, Queue
+from lora_router.routing.waiting_queue import Held, Line, Queue
 
 _LOOKED_AT = 32
 """How many queues of an adapter are looked at in one turn and not asked."""

@@ -29,10 +29,11 @@ from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.overload import Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pod_room import PodRoom
+from lora_router.routing.question import Question
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.room_asking import RoomAsking
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 from lora_router.routing.waiting_room import WaitingRoom
 
 log = logging.getLogger("lora_router.routing")

@@ -10,8 +10,9 @@ from lora_router.routing.algorithm import Hold
 from lora_router.routing.counts import change
 from lora_router.routing.homes import Homes
 from lora_router.routing.in_order import InOrder
+from lora_router.routing.question import Question
 from lora_router.routing.selection import Selection
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
 
 _NONE: InOrder[Queue] = InOrder()
 _ByPriority = dict[int, dict[Queue, None]]

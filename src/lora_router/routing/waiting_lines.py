@@ -1,4 +1,4 @@
-"""All lines of queues that wait for the same pods (``waiting_line``), and their paces.
+"""All lines of queues that wait for the same pods (``waiting_queue``), and their paces.
 
 Those that wait for the same pods stand in one line, whatever filters left these pods. So a client
 cannot have more lines than there are sets of pods that its filters leave.
@@ -14,8 +14,8 @@ from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
-from lora_router.routing.waiting_line import COMPARED, HasRoom, Line, has_slot
-from lora_router.routing.waiting_queue import WHO_ASKS, Question, Queue
+from lora_router.routing.question import WHO_ASKS, Question
+from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue, has_slot
 
 _PACES = 64
 """How many paces are remembered."""

@@ -1,56 +1,52 @@
-"""Queues of held requests.
+"""Queues of held requests, and the lines in which queues stand that wait for the same pods.
 
-A *question* is what an algorithm is asked: algorithm, model, filter, subset and priority. Requests
-that ask the same question get the same answer, so they wait in one ``Queue``, and only the first is
+Requests that ask the same question (``question``) wait in one ``Queue``, and only the first is
 asked.
+
+The queues of a line stand in order of priority and then of seniority: of equal queues, the one
+whose first request has waited longest is first.
+
+A slot that became free goes to the queue whose adapter is cheapest to bring to its pod, of the
+``COMPARED`` first queues of the highest priority: the seconds that loading the adapter takes, less
+the time that its first request has waited times ``WAITING_WEIGHT``. So a queue is passed over only
+for so long: a load from disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
 
 Of the requests of one queue that wait for room, one whose prompt begins in the cache of the pod
 with room goes before those that came up to ``HOME_SECONDS`` earlier.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
 
 from lora_router.clock import Timer
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
-from lora_router.routing.algorithm import Hold, InferenceRequest
+from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
-from lora_router.routing.selection import Selection
-
-if TYPE_CHECKING:
-    from lora_router.routing.waiting_line import Line
+from lora_router.routing.question import Question
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
+COMPARED = 8
+"""How many queues are compared for a free slot. A lower value loads adapters more often. A higher
+value makes a release take longer, however many requests wait."""
+WAITING_WEIGHT = 1 / 3
+"""How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
+A higher value makes those that waited longest wait less."""
+_COUNTED = 256
+"""How many queues are looked at to find out how many are served before a tenant's request."""
 HOME_SECONDS = 1.0
 """With a lower value, more prompts are processed again that are in the cache of another pod. With a
 higher value, conversations that begin wait for longer."""
 
-
-class Question(NamedTuple):
-    """What an algorithm is asked."""
-
-    algorithm: str
-    model: str
-    pod_filter: str | None
-    subset: frozenset[str] | None
-    priority: int = 0
-    tenant: int = 0
-    """Who asks, as a hash; 0: nobody in particular."""
-
-    @property
-    def selection(self) -> Selection:
-        """The pods to which requests that ask it may go."""
-        return Selection(self.pod_filter, self.subset)
-
-
-WHO_ASKS = Question._fields.index("priority")
-"""The fields from here on say who asks. The others decide which pods there are to choose from."""
+HasRoom = Callable[[PodView, str], bool]
+"""Returns whether a pod has room for another request of an algorithm."""
 
 
 @dataclass(slots=True, eq=False)
@@ -167,3 +163,233 @@ class Queue:
         """When that request was held."""
         first = self.first
         return None if first is None else first.since
+
+
+class Line:
+    """Queues of one algorithm that wait for the same pods."""
+
+    __slots__ = (
+        "_has_room",
+        "algorithm",
+        "any_change",
+        "candidates",
+        "for_room",
+        "freed",
+        "is_mixed",
+        "pace",
+        "question",
+        "queues",
+        "stale",
+        "tenant",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        algorithm: str,
+        candidates: Candidates,
+        pace: Pace,
+        has_room: HasRoom,
+        *,
+        for_room: bool,
+    ) -> None:
+        self.algorithm = algorithm
+        self.for_room = for_room
+        """Whether its queues wait for room on a pod, and not for a slot."""
+        self.pace = pace
+        """How fast its queues get slots, or its requests get room."""
+        self.waiting: dict[int, int] = {}
+        """By priority, the queues that wait for a slot, or the requests that wait for room."""
+        self._has_room = has_room
+        self.tenant = 0
+        """Whose queues these all are; 0: of nobody in particular, or of several."""
+        self.queues: InOrder[Queue] = InOrder()
+        self.any_change: dict[Queue, None] = {}
+        """The queues that must be asked after every change."""
+        self.freed: dict[PodState, None] = {}
+        """Pods on which a slot became free, and is not taken yet."""
+        self.renew(candidates)
+
+    def renew(self, candidates: Candidates) -> None:
+        """Replace the candidates after pods changed."""
+        self.candidates = candidates
+        self.freed = {}
+        self.stale = False
+        """Whether pods changed since then."""
+        self.question: Question | None = None
+        """What the first queue that found these candidates asks."""
+        self.is_mixed = False
+        """Whether other queues came to these pods otherwise, so that they may find others next."""
+
+    def found_by(self, queue: Queue, candidates: Candidates) -> None:
+        """Record that a queue found these pods."""
+        first, question = self.question, queue.question
+        if first is None:
+            self.question = question
+        elif (
+            candidates is not self.candidates
+            or first.pod_filter != question.pod_filter
+            or first.subset != question.subset
+        ):
+            self.is_mixed = True
+
+    def put(self, queue: Queue) -> None:
+        """Add a queue that has a request, or take its new first request and its last ``Hold``."""
+        if queue.line is not self:
+            tenant = queue.question.tenant
+            self.tenant = tenant if tenant == self.tenant or not self.queues else 0
+            queue.line = self
+            self.count(queue, len(queue.requests) if self.for_room else 1)
+        if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
+            self.any_change[queue] = None
+        else:
+            self.any_change.pop(queue, None)
+        self.queues.put(queue)
+
+    def count(self, queue: Queue, more: int) -> None:
+        """Count what waits in a queue."""
+        priority = queue.question.priority
+        left = self.waiting.get(priority, 0) + more
+        if left:
+            self.waiting[priority] = left
+        else:
+            self.waiting.pop(priority, None)
+
+    def ahead_of(self, question: Question, turn: int, own: int = 0) -> int:
+        """Return how many are served before one that comes now.
+
+        Args:
+            question: What it asks.
+            turn: The round of its tenant.
+            own: The requests of its own queue that wait already.
+        """
+        if not question.tenant:
+            return sum(n for each, n in self.waiting.items() if each >= question.priority)
+        ahead = 0
+        place = -question.priority, turn
+        for queue, at in islice(self.queues.places(), _COUNTED):
+            if queue.question.priority < question.priority:
+                continue
+            if self.for_room:  # Each tenant is served once in a round.
+                ahead += min(len(queue.requests), own + 1)
+            else:
+                ahead += at[:2] <= place
+        return ahead
+
+    @property
+    def highest_priority(self) -> int:
+        """The highest priority that waits."""
+        return max(self.waiting)
+
+    def has_more_requests(self, than: int) -> bool:
+        """Return whether more requests wait. That costs as much as ``than`` is."""
+        if self.for_room:
+            return sum(self.waiting.values()) > than
+        return len(self.queues) > than or sum(len(each.requests) for each in self.queues) > than
+
+    def first_place(self) -> Place:
+        """Return the place of its first queue."""
+        first = self.queues.first()
+        return (0, 0, 0) if first is None else first[0]
+
+    def cost_on(self, pod: PodState, now: float) -> float:
+        """Return what the slot of a pod costs its first queue (``_cost``)."""
+        first = self.queues.first()
+        return 0.0 if first is None else _cost(first[1], pod, now)
+
+    def has_room_on(self, pod: PodView) -> bool:
+        """Return whether a pod has what the queues wait for."""
+        if self.for_room:
+            return self._has_room(pod, self.algorithm)
+        return has_slot(pod)
+
+    def has_room(self) -> bool:
+        """Return whether some pod has what the queues wait for."""
+        if not self.for_room:
+            return self.candidates.has_free_slot()
+        return any(self._has_room(pod, self.algorithm) for pod in self.candidates)
+
+    def remove(self, queue: Queue) -> None:
+        """Drop a queue."""
+        queue.line = None
+        self.queues.remove(queue)
+        self.count(queue, -len(queue.requests) if self.for_room else -1)
+        self.any_change.pop(queue, None)
+
+    def freed_pod(self) -> PodState | None:
+        """Return a pod on which a slot became free, and still is; ``None``: none is known."""
+        while self.freed:
+            pod = next(iter(self.freed))
+            if self.has_room_on(pod):
+                return pod
+            del self.freed[pod]
+        return None
+
+    def in_order_for(
+        self, pod: PodState | None, now: float
+    ) -> Generator[tuple[Place, Queue], None, None]:
+        """Yield each queue in turn, but the cheapest first for a slot of a pod.
+
+        A yielded queue may change, move, or leave. One that got another place is yielded again at
+        that, so the iterator ends once none is left that was not asked at its place. Close it, so
+        that the queues that stay keep their places.
+
+        Args:
+            pod: The pod; ``None``: the slot may be on any pod.
+            now: The time.
+
+        Yields:
+            The place at which a queue has its turn, and the queue. The places ascend.
+        """
+        asked: dict[Queue, Place] = {}
+        if pod is not None:
+            asked = self._of_one_priority()
+            queues = list(asked)
+            if len(queues) > 1:
+                queues.sort(key=lambda queue: _cost(queue, pod, now))
+            for place, queue in zip(tuple(asked.values()), queues, strict=True):
+                yield from self._while_it_leaves(place, queue)
+        with closing(self.queues.in_turn()) as rest:
+            for queue in rest:
+                place = queue.place
+                if asked.get(queue) != place:
+                    yield from self._while_it_leaves(place, queue)
+
+    def _while_it_leaves(self, place: Place, queue: Queue) -> Iterator[tuple[Place, Queue]]:
+        """Yield a queue, and again if its first request let another one leave (``first_for``)."""
+        first, waiting = queue.first, len(queue.requests)
+        yield place, queue
+        while queue.line is self and queue.first is first and len(queue.requests) < waiting:
+            waiting = len(queue.requests)
+            yield queue.place, queue
+
+    def _of_one_priority(self) -> dict[Queue, Place]:
+        """Return the first queues, of one priority and round, with their places."""
+        first: dict[Queue, Place] = {}
+        round_of_first: tuple[int, int] | None = None
+        with closing(self.queues.in_turn()) as queues:
+            for queue in queues:
+                place = queue.place
+                if round_of_first is not None and place[:2] != round_of_first:
+                    break
+                round_of_first = place[:2]
+                first[queue] = place
+                if len(first) == COMPARED:
+                    break
+        return first
+
+
+def has_slot(pod: PodView) -> bool:
+    """Return whether a pod has a free slot, as far as is known."""
+    room = pod.beliefs.free_slots
+    return room is None or room > 0
+
+
+def _cost(queue: Queue, pod: PodState, now: float) -> float:
+    """Return the seconds that bringing a queue's adapter to a pod takes, less what it waited."""
+    request = queue.first
+    if request is None:
+        return 0.0
+    adapter = request.request.adapter
+    seconds = 0.0 if adapter is None else pod.beliefs.seconds_to_load(adapter)
+    return seconds - WAITING_WEIGHT * (now - request.since)

@@ -9,7 +9,7 @@ Rules:
   ======================================  ==========================================
   a pod has a free slot                   its lines: the highest priority first, and of one
                                           priority the queue that is cheapest to serve there,
-                                          waiting counted (``waiting_line``)
+                                          waiting counted (``waiting_queue``)
   an adapter came in flight on a pod      the queues of that adapter (``joining``)
   a closed slot is open again             the queues of the adapter in it
   the slot closed for a queue is empty    that queue, before the lines
@@ -45,11 +45,12 @@ from lora_router.routing.expected_waits import ExpectedWaits
 from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.question import Question
 from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.selection import Selection
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
 
 
 class WaitingRoom:

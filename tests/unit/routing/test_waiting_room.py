@@ -22,9 +22,8 @@ from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
-from lora_router.routing.waiting_line import COMPARED, Line
 from lora_router.routing.waiting_lines import MAX_NARROWED, Lines
-from lora_router.routing.waiting_queue import Held
+from lora_router.routing.waiting_queue import COMPARED, Held, Line
 from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.parameters import mostly_slow
