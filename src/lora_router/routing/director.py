@@ -35,13 +35,14 @@ from lora_router.routing.overfull_pods import OverfullPods
 from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.prompt_readers import PromptReaders
+from lora_router.routing.question import Question
 from lora_router.routing.reception import Reception
 from lora_router.routing.recollection import Recollection
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.second_look import UNKNOWN, SecondLook
 from lora_router.routing.sticky import StickyRouting
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 
 PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
 """Used in place of an algorithm's name for requests that name no model."""
@@ -118,6 +119,7 @@ class Director:
         """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.scraped.subscribe(self.reception.pod_room.scraped)
+        self.reception.pod_room.on_old = self._room.reported
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
         if getattr(self._default, "keeps_slots", False):
@@ -367,7 +369,8 @@ class Director:
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
-        self.reception.pod_room.forget(states)
+        gone = [state for state in states if self._fleet.get(state.pod.name) is not state]
+        self.reception.pod_room.pods_changed(states, gone)
         if not self._room.held:
             return
         catalogs = self._fleet.catalogs()

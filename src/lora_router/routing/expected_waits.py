@@ -25,10 +25,11 @@ from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pace import Pace
 from lora_router.routing.priorities import within_bounds
+from lora_router.routing.question import Question
 from lora_router.routing.refused_early import RefusedEarly
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
 
 
 class _Ahead(NamedTuple):

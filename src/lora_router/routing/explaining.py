@@ -25,10 +25,10 @@ from lora_router.routing.looks import PLACES, place_of
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, Special
 from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.priorities import DEFAULT, Priorities
+from lora_router.routing.question import Question
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import UNKNOWN
-from lora_router.routing.waiting_queue import Question
 
 MAX_SIGHTS = 32
 """Candidates whose costs are told. Of more, those that the algorithm inspected first."""
@@ -222,10 +222,7 @@ class Explainer:
             refused = reception.shed(question.model, wait, hold)
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
                 _refuse(found, refused)
-        elif not reception.room.lines.may_take(question.algorithm, candidates) or (
-            reception.room.roll.is_full(question.model)
-            and reception.room.roll.last_of_lowest_priority(question) is None
-        ):
+        elif reception.displaced_by(question, candidates) is None:
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:
             found.answer, found.reason = "hold", hold.reason

@@ -5,7 +5,7 @@ affects only its own request.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from time import perf_counter
 
@@ -29,10 +29,11 @@ from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.overload import Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pod_room import PodRoom
+from lora_router.routing.question import Question
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.room_asking import RoomAsking
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 from lora_router.routing.waiting_room import WaitingRoom
 
 log = logging.getLogger("lora_router.routing")
@@ -59,7 +60,7 @@ class Reception:
         limits: Limits,
         overload: Overload,
     ) -> None:
-        self.pod_room = PodRoom(overload)
+        self.pod_room = PodRoom(overload, clock)
         """Which pods have room, apart from slots."""
         self.rooms = AlgorithmRooms(self.pod_room, fleet, clock)
         """The same for the requests of each algorithm."""
@@ -130,15 +131,14 @@ class Reception:
             self.room.waits.refuse(question, hold, wait)
             shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)
             return self._refuse(question, request, shed)
-        needs_line = not self.room.lines.may_take(question.algorithm, candidates)
-        if needs_line or self.room.roll.is_full(request.model):
-            last = None if needs_line else self.room.roll.last_of_lowest_priority(question)
-            if last is None:
-                full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
-                full = self._recorder.seen(full, candidates, request)
-                return self._recorder.refused(algorithm.name, full)
-            displaced = Refused(Refusal.TOO_MANY_HELD, model=last.question.model, wait=wait.seconds)
-            self._resolve(last, self._refuse(last.question, last.request, displaced))
+        displaced = self.displaced_by(question, candidates)
+        if displaced is None:
+            full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
+            full = self._recorder.seen(full, candidates, request)
+            return self._recorder.refused(algorithm.name, full)
+        for each in displaced:
+            full = Refused(Refusal.TOO_MANY_HELD, model=each.question.model, wait=wait.seconds)
+            self._resolve(each, self._refuse(each.question, each.request, full))
         number = next(self._number)
         held = Held(question, request, number, now, seconds, self._cancel, hold.reason, hold.home)
         if (onlooker := self._recorder.onlooker) is not None:
@@ -148,6 +148,26 @@ class Reception:
         self.room.add(held, hold, candidates, self._bases(request.model, candidates))
         self.on_held()
         return held
+
+    def displaced_by(self, question: Question, candidates: Candidates) -> Collection[Held] | None:
+        """Return the requests to refuse so that another one may wait; ``None``: it may not.
+
+        Args:
+            question: What it asks.
+            candidates: The pods that may take it.
+        """
+        lines, roll, displaced = self.room.lines, self.room.roll, dict[Held, None]()
+        if not lines.may_take(question.algorithm, candidates):
+            line = lines.to_displace(question)
+            if line is None:
+                return None
+            displaced.update((held, None) for queue in line.queues for held in queue.requests)
+        if roll.is_full(question.model):
+            last = roll.last_of_lowest_priority(question)
+            if last is None:
+                return None
+            displaced[last] = None
+        return displaced
 
     def _bases(self, model: str, candidates: Candidates) -> BaseModels:
         """Return the base models of the pods that may take a request now, or once they can."""

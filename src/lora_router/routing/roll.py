@@ -1,6 +1,5 @@
 """The roll of those who wait: all queues, by question, model and priority, and their requests."""
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, KeysView
 from dataclasses import dataclass
 from itertools import islice
@@ -9,9 +8,11 @@ from operator import attrgetter
 from lora_router.fleet.catalog import BaseModels
 from lora_router.routing.algorithm import Hold
 from lora_router.routing.counts import change
+from lora_router.routing.homes import Homes
 from lora_router.routing.in_order import InOrder
+from lora_router.routing.question import Question
 from lora_router.routing.selection import Selection
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
 
 _NONE: InOrder[Queue] = InOrder()
 _ByPriority = dict[int, dict[Queue, None]]
@@ -37,6 +38,7 @@ class Roll:
         "_held_by_model",
         "_limits",
         "held",
+        "homes",
         "queues",
     )
 
@@ -51,6 +53,8 @@ class Roll:
         """The number of requests that wait."""
         self.queues: dict[Question, Queue] = {}
         """All queues. Each has requests."""
+        self.homes = Homes()
+        """The pods that have the beginnings of prompts."""
         self._held_by_model: dict[str, int] = {}
         self._held_by_bases: dict[BaseModels, int] = {}
         self._by_model: dict[str, InOrder[Queue]] = {}
@@ -135,8 +139,7 @@ class Roll:
         queue.requests[held] = None
         if len(queue.requests) == 1:
             self._by_model.setdefault(queue.question.model, InOrder()).put(queue)
-        if held.home is not None:
-            queue.by_home.setdefault(held.home, OrderedDict())[held] = None
+        self.homes.enter(held, queue)
         self.held += 1
         change(self._held_by_model, queue.question.model, 1)
         change(self._held_by_bases, queue.bases, 1)
@@ -145,11 +148,7 @@ class Roll:
         """Remove a request from its queue, and the queue if it is empty then."""
         held.queue = None
         del queue.requests[held]
-        if held.home is not None:
-            of_home = queue.by_home[held.home]
-            del of_home[held]
-            if not of_home:
-                del queue.by_home[held.home]
+        self.homes.leave(held, queue)
         self.held -= 1
         question = queue.question
         change(self._held_by_model, question.model, -1)

@@ -14,8 +14,9 @@ from lora_router.clock import Clock, Timer
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.outcome import Outcome, Routed, RouteQuery
 from lora_router.routing.prompt_readers import PromptReaders
+from lora_router.routing.question import Question
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 
 log = logging.getLogger("lora_router.routing")
 

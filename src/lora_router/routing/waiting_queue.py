@@ -1,7 +1,6 @@
 """Queues of held requests, and the lines in which queues stand that wait for the same pods.
 
-A *question* is what an algorithm is asked: algorithm, model, filter, subset and priority. Requests
-that ask the same question get the same answer, so they wait in one ``Queue``, and only the first is
+Requests that ask the same question (``question``) wait in one ``Queue``, and only the first is
 asked.
 
 The queues of a line stand in order of priority and then of seniority: of equal queues, the one
@@ -21,7 +20,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
 
 from lora_router.clock import Timer
 from lora_router.fleet.catalog import BaseModels
@@ -31,7 +29,7 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
-from lora_router.routing.selection import Selection
+from lora_router.routing.question import Question
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
@@ -41,35 +39,14 @@ value makes a release take longer, however many requests wait."""
 WAITING_WEIGHT = 1 / 3
 """How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
 A higher value makes those that waited longest wait less."""
+_COUNTED = 256
+"""How many queues are looked at to find out how many are served before a tenant's request."""
 HOME_SECONDS = 1.0
 """With a lower value, more prompts are processed again that are in the cache of another pod. With a
 higher value, conversations that begin wait for longer."""
-_COUNTED = 256
-"""How many queues are looked at to find out how many are served before a tenant's request."""
 
 HasRoom = Callable[[PodView, str], bool]
 """Returns whether a pod has room for another request of an algorithm."""
-
-
-class Question(NamedTuple):
-    """What an algorithm is asked."""
-
-    algorithm: str
-    model: str
-    pod_filter: str | None
-    subset: frozenset[str] | None
-    priority: int = 0
-    tenant: int = 0
-    """Who asks, as a hash; 0: nobody in particular."""
-
-    @property
-    def selection(self) -> Selection:
-        """The pods to which requests that ask it may go."""
-        return Selection(self.pod_filter, self.subset)
-
-
-WHO_ASKS = Question._fields.index("priority")
-"""The fields from here on say who asks. The others decide which pods there are to choose from."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +75,11 @@ class Held:
     is_answered: bool = False
     """Whether its client gets an answer otherwise, so that it does not count as cancelled."""
 
+    @property
+    def place(self) -> Place:
+        """Where it belongs among the requests of its queue."""
+        return 0, 0, self.number
+
     def withdraw(self) -> None:
         """Forget the request, because its client gets another answer, which counts instead."""
         self.is_answered = True
@@ -118,8 +100,8 @@ class Queue:
     bases: BaseModels = frozenset()
     """The base models of the pods that may take the requests."""
     requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
-    by_home: dict[PodView, OrderedDict[Held, None]] = field(default_factory=dict)
-    """Those with a ``home``, by it, in order of arrival."""
+    by_home: dict[PodView, InOrder[Held]] = field(default_factory=dict)
+    """Those with a ``home``, by it, in order of arrival (``homes``)."""
     line: "Line | None" = None
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for the queue: a pod, and the adapter in it."""
@@ -147,10 +129,15 @@ class Queue:
         It is the first one, or one that came up to ``HOME_SECONDS`` later and has its home there.
         """
         first = self.first
-        if first is None or pod is None or pod not in self.by_home:
+        if first is None or pod is None or (at_home := self.first_at_home(pod)) is None:
             return first
-        at_home = next(iter(self.by_home[pod]))
         return at_home if at_home.since - first.since <= HOME_SECONDS else first
+
+    def first_at_home(self, pod: PodView) -> Held | None:
+        """Return the first request that has its home on a pod; ``None``: none has."""
+        at_home = self.by_home.get(pod)
+        found = None if at_home is None else at_home.first()
+        return None if found is None else found[1]
 
     @property
     def steps(self) -> int:
@@ -188,9 +175,12 @@ class Line:
         "candidates",
         "for_room",
         "freed",
+        "is_mixed",
         "pace",
+        "question",
         "queues",
         "stale",
+        "tenant",
         "waiting",
     )
 
@@ -211,6 +201,8 @@ class Line:
         self.waiting: dict[int, int] = {}
         """By priority, the queues that wait for a slot, or the requests that wait for room."""
         self._has_room = has_room
+        self.tenant = 0
+        """Whose queues these all are; 0: of nobody in particular, or of several."""
         self.queues: InOrder[Queue] = InOrder()
         self.any_change: dict[Queue, None] = {}
         """The queues that must be asked after every change."""
@@ -224,10 +216,28 @@ class Line:
         self.freed = {}
         self.stale = False
         """Whether pods changed since then."""
+        self.question: Question | None = None
+        """What the first queue that found these candidates asks."""
+        self.is_mixed = False
+        """Whether other queues came to these pods otherwise, so that they may find others next."""
+
+    def found_by(self, queue: Queue, candidates: Candidates) -> None:
+        """Record that a queue found these pods."""
+        first, question = self.question, queue.question
+        if first is None:
+            self.question = question
+        elif (
+            candidates is not self.candidates
+            or first.pod_filter != question.pod_filter
+            or first.subset != question.subset
+        ):
+            self.is_mixed = True
 
     def put(self, queue: Queue) -> None:
         """Add a queue that has a request, or take its new first request and its last ``Hold``."""
         if queue.line is not self:
+            tenant = queue.question.tenant
+            self.tenant = tenant if tenant == self.tenant or not self.queues else 0
             queue.line = self
             self.count(queue, len(queue.requests) if self.for_room else 1)
         if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
@@ -265,6 +275,17 @@ class Line:
             else:
                 ahead += at[:2] <= place
         return ahead
+
+    @property
+    def highest_priority(self) -> int:
+        """The highest priority that waits."""
+        return max(self.waiting)
+
+    def has_more_requests(self, than: int) -> bool:
+        """Return whether more requests wait. That costs as much as ``than`` is."""
+        if self.for_room:
+            return sum(self.waiting.values()) > than
+        return len(self.queues) > than or sum(len(each.requests) for each in self.queues) > than
 
     def first_place(self) -> Place:
         """Return the place of its first queue."""
@@ -309,8 +330,9 @@ class Line:
     ) -> Generator[tuple[Place, Queue], None, None]:
         """Yield each queue in turn, but the cheapest first for a slot of a pod.
 
-        A yielded queue may change, move, or leave. Close the iterator, so that the queues that stay
-        keep their places.
+        A yielded queue may change, move, or leave. One that got another place is yielded again at
+        that, so the iterator ends once none is left that was not asked at its place. Close it, so
+        that the queues that stay keep their places.
 
         Args:
             pod: The pod; ``None``: the slot may be on any pod.
@@ -319,34 +341,42 @@ class Line:
         Yields:
             The place at which a queue has its turn, and the queue. The places ascend.
         """
-        with closing(self.queues.in_turn()) as queues:
-            if pod is not None:
-                first, other = self._of_one_priority(queues)
-                places = [queue.place for queue in first]
-                if len(first) > 1:
-                    costs = [_cost(queue, pod, now) for queue in first]
-                    order = sorted(range(len(first)), key=costs.__getitem__)
-                    first = [first[number] for number in order]
-                yield from zip(places, first, strict=True)
-                if other is not None:
-                    yield other.place, other
-            for queue in queues:
-                yield queue.place, queue
+        asked: dict[Queue, Place] = {}
+        if pod is not None:
+            asked = self._of_one_priority()
+            queues = list(asked)
+            if len(queues) > 1:
+                queues.sort(key=lambda queue: _cost(queue, pod, now))
+            for place, queue in zip(tuple(asked.values()), queues, strict=True):
+                yield from self._while_it_leaves(place, queue)
+        with closing(self.queues.in_turn()) as rest:
+            for queue in rest:
+                place = queue.place
+                if asked.get(queue) != place:
+                    yield from self._while_it_leaves(place, queue)
 
-    def _of_one_priority(self, queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
-        """Return the first queues, of one priority and round, and the next one with another."""
-        first: list[Queue] = []
-        priority = turn = None
-        for queue in queues:
-            place = self.queues.place_of(queue)
-            if place is None or place[0] != priority or place[1] != turn:
-                if first or place is None:
-                    return first, queue
-                priority, turn, _ = place
-            first.append(queue)
-            if len(first) == COMPARED:
-                break
-        return first, None
+    def _while_it_leaves(self, place: Place, queue: Queue) -> Iterator[tuple[Place, Queue]]:
+        """Yield a queue, and again if its first request let another one leave (``first_for``)."""
+        first, waiting = queue.first, len(queue.requests)
+        yield place, queue
+        while queue.line is self and queue.first is first and len(queue.requests) < waiting:
+            waiting = len(queue.requests)
+            yield queue.place, queue
+
+    def _of_one_priority(self) -> dict[Queue, Place]:
+        """Return the first queues, of one priority and round, with their places."""
+        first: dict[Queue, Place] = {}
+        round_of_first: tuple[int, int] | None = None
+        with closing(self.queues.in_turn()) as queues:
+            for queue in queues:
+                place = queue.place
+                if round_of_first is not None and place[:2] != round_of_first:
+                    break
+                round_of_first = place[:2]
+                first[queue] = place
+                if len(first) == COMPARED:
+                    break
+        return first
 
 
 def has_slot(pod: PodView) -> bool:

@@ -45,11 +45,12 @@ from lora_router.routing.expected_waits import ExpectedWaits
 from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.question import Question
 from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.selection import Selection
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
 
 
 class WaitingRoom:
@@ -180,6 +181,7 @@ class WaitingRoom:
         if queue is None:
             return
         queue.hold, line = hold, queue.line
+        self.roll.homes.move(held, hold.home)
         self._lines.place(queue, candidates)
         if hold.wakes_on is WakesOn.ROOM and line is not None and not line.for_room:
             self._wait_for_room_like(queue)
