@@ -34,6 +34,9 @@ without requests. With a higher value, fewer requests wait, and a new version co
 DRAIN_SECONDS = 15.0
 """How long an older version may take to end its requests while others wait. After that it serves
 again."""
+HELD_SECONDS = 60.0
+"""How long an adapter that was removed stays for requests that wait for a slot. With a lower value,
+some of them fail. With a higher value, it stays while clients go on to ask for it."""
 AT_ONCE = 4
 """Of so many copies of an older version, one is replaced at a time."""
 SERVING = 0.1
@@ -136,7 +139,7 @@ def _steps_in_order(
     The first one that is no ``Wait`` is to be done.
     """
     for name in pod.retiring:
-        if _may_retire(name, around):
+        if _may_retire(name, around) and not _is_waited_for(pod, name, now, around):
             yield _pause(pod, name, now, around) or Withdraw(name, "outdated")
     missing = _step_of_missing(pod, now, around)
     if missing is not None:
@@ -189,6 +192,8 @@ def _step_of_leaving(pod: PodLoads, now: float, around: Surroundings) -> Step:
         )
         return Wait(now + _AGAIN_SECONDS, "in-use") if waits else Restore(name)
     if why == "makes-room" and around.is_held(name):
+        return Restore(name)
+    if why == "outdated" and around.retirement.successor(name) and around.is_held(name):
         return Restore(name)
     return Unload(name)
 
@@ -303,6 +308,18 @@ def _may_retire(name: str, around: Surroundings) -> bool:
         return False  # It may be the one that gets the other requests.
     is_served = serving(successor.served_name).pods or (kept and serving(kept.served_name).pods)
     return bool(is_served) and around.may_leave(name)
+
+
+def _is_waited_for(pod: PodLoads, name: str, now: float, around: Surroundings) -> bool:
+    """Return whether requests wait for a name that pods should serve no longer.
+
+    They came before it was removed, or moved to another version. But while nobody has told the
+    clients, new requests for a removed name come too, so it does not stay for ever.
+    """
+    if not around.is_held(name):
+        return False
+    is_moved = around.retirement.successor(name) is not None
+    return is_moved or now < pod.retiring.get(name, now) + HELD_SECONDS
 
 
 def _may_be_replaced(

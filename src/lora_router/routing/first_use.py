@@ -59,8 +59,7 @@ class FirstUse:
                 outcome = self._refused(
                     question, request, _not_loaded(declared, "requests do not wait for it")
                 )
-            if self._names.declared is not None:
-                self._names.declared.want(question.model)
+            self._names.want(question.model)
             return outcome
         if refused.refusal is Refusal.MODELS_UNKNOWN:
             return refused

@@ -264,6 +264,7 @@ class Reception:
         started = perf_counter()
         candidates = self.candidates_for(held.question)
         if held.queue is None or not candidates:
+            self._follow(held)
             return held.queue is not None
         answer = self._answer(held, candidates, may_hold=self.max_hold_seconds > 0)
         if isinstance(answer, Hold):
@@ -279,6 +280,8 @@ class Reception:
         try:
             candidates = self._find(held.question)
             if isinstance(candidates, Refused):
+                if self._follow(held):
+                    return
                 if candidates.refusal is Refusal.ADAPTER_NOT_LOADED and self._stops_at is not None:
                     candidates = self.overloaded(held.question.model)
                 self._resolve(held, self._refuse(held.question, held.request, candidates))
@@ -291,6 +294,28 @@ class Reception:
             log.exception("failed to decide a held request; refusing it")
         refused = self.overloaded(held.question.model)
         self._resolve(held, self._refuse(held.question, held.request, refused))
+
+    def _follow(self, held: Held) -> bool:
+        """Let a request wait for the declared version of its adapter; return whether it does now.
+
+        It waited for another version, which was declared before, and which no pod has any more.
+        """
+        before = held.question.model
+        model = None if held.queue is None else self._names.declared_instead(before)
+        if model is None or self._fleet.serving(before).pods:
+            return False
+        self.room.remove(held)
+        held.ask_for(model)
+        candidates = self.candidates_for(held.question)
+        hold = self.first_use or Hold(FIRST_USE, held.seconds)
+        self.room.add(held, hold, candidates, self._bases(model, candidates))
+        if held.since + held.seconds <= self._clock.now() or self._stops_at is not None:
+            self.decide(held)
+        elif candidates:
+            self.ask(held)
+        else:
+            self._names.want(model)
+        return True
 
     def _refuse(
         self, question: Question, request: InferenceRequest, refused: Refused

@@ -21,6 +21,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
+from msgspec import structs
+
 from lora_router.clock import Timer
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
@@ -84,6 +86,11 @@ class Held:
         """Forget the request, because its client gets another answer, which counts instead."""
         self.is_answered = True
         self.cancel()
+
+    def ask_for(self, adapter: str) -> None:
+        """Ask for another adapter. It must be in no queue."""
+        self.question = self.question._replace(model=adapter)
+        self.request = structs.replace(self.request, model=adapter, adapter=adapter)
 
     def cancel(self) -> None:
         """Forget the request, because its client has left. Does nothing the second time."""

@@ -170,7 +170,8 @@ class WaitingRoom:
         self.held = roll.held
         if queue.line is not None and queue.line.for_room:
             queue.line.count(queue, 1)
-        held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
+        left = max(0.0, held.since + held.seconds - self._clock.now())
+        held.timer = self._clock.call_later(left, lambda: self.expire(held))
         self.still_held(held, hold, candidates)
         if is_new:
             self.waits.begin(queue)
