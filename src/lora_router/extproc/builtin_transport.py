@@ -50,6 +50,7 @@ class BuiltinTransport:
         self._host = host
         self._tls_files = tls
         self.tls: TlsIdentity | None = None
+        self._reflection = Reflection(REFLECTED)
         self._process = Process(context, max_message_bytes)
         self.server = GrpcServer(
             {
@@ -58,7 +59,7 @@ class BuiltinTransport:
                     if context.headers.reads_traceparent
                     else self._process.open_call
                 ),
-                **Reflection(REFLECTED).methods,
+                **self._reflection.methods,
                 **(methods or {}),
             },
             max_message_bytes=max_message_bytes,
@@ -112,4 +113,9 @@ class BuiltinTransport:
         Returns:
             The number of streams that were still open and were closed.
         """
+        self._reflection.close()
         return await self.server.drain(seconds)
+
+    def hurry(self) -> None:
+        """Let a drain, also one that begins later, wait for no more streams."""
+        self.server.hurry()

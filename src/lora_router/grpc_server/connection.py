@@ -72,7 +72,7 @@ class Connection(StreamEnds):
             limits,
             now,
             check_known=self._check_known,
-            on_drained=self.refuse_new,
+            on_drained=self._on_drained,
         )
         self.greeted = False
         """Whether the peer has sent the HTTP/2 preface and SETTINGS."""
@@ -187,7 +187,7 @@ class Connection(StreamEnds):
         """End the connection and all its streams."""
         if self.failure is None:
             self.failure, self.behind, self._unfinished = violation, False, None
-            self.outbox.chunks.append(frames.goaway(self._last, violation.code, violation.message))
+            self._going_away.fail(self._last, violation)
             self._end_streams()
 
     def lost(self) -> None:
@@ -300,7 +300,7 @@ class Connection(StreamEnds):
             # Refused as any other list that is too long (``methods``).
             headers = CallHeaders(path="", list_bytes=error.list_bytes)
         bounds = self._bounds
-        if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
+        if number > self._going_away.last_allowed or len(self.streams) >= self._limits.max_streams:
             raise StreamError(ErrorCode.REFUSED_STREAM, "too many streams")
         if bounds.streams >= bounds.max_streams:
             self._refuse(number)

@@ -6,6 +6,7 @@ from lora_router.grpc_server import frames
 from lora_router.grpc_server.blocks import PRIORITY_BYTES, check_priority
 from lora_router.grpc_server.flow import Flow, Outbox
 from lora_router.grpc_server.frames import Payload
+from lora_router.grpc_server.going_away import DRAINING
 from lora_router.grpc_server.limits import Allowance, Limits
 from lora_router.grpc_server.violations import (
     ErrorCode,
@@ -15,7 +16,6 @@ from lora_router.grpc_server.violations import (
 
 _PING_BYTES = 8
 _GOAWAY_BYTES = 8
-_LAST_PING = b"draining"
 _ARE_YOU_THERE = b"there? :"
 
 
@@ -120,16 +120,6 @@ class Control:
         """Send a keepalive PING."""
         self._outbox.chunks.append(frames.frame(frames.PING, 0, 0, _ARE_YOU_THERE))
 
-    def drain(self) -> None:
-        """Ask the peer to open no more streams. Streams in transit are still served.
-
-        When the peer acknowledges the PING, it has seen the GOAWAY (RFC 9113, section 6.8).
-        """
-        self._outbox.chunks += (
-            frames.goaway(frames.MAX_WINDOW, ErrorCode.NO_ERROR),
-            frames.frame(frames.PING, 0, 0, _LAST_PING),
-        )
-
     def _on_ping(self, flags: int, number: int, payload: Payload) -> None:
         _on_connection(number, "PING")
         if len(payload) != _PING_BYTES:
@@ -137,7 +127,7 @@ class Control:
         if not flags & frames.ACK:
             self._pings.spend()
             self._outbox.chunks.append(frames.frame(frames.PING, frames.ACK, 0, bytes(payload)))
-        elif payload == _LAST_PING:
+        elif payload == DRAINING:
             self._on_drained()
 
     def _on_goaway(self, _flags: int, number: int, payload: Payload) -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from lora_router.grpc_server.acceptor import Acceptor
@@ -66,7 +67,9 @@ class GrpcServer:
         self._shed: set[Wire] = set()
         """Connections on which the gateway was asked to open no more streams."""
         self._acceptor: Acceptor | None = None
-        self._left = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set when the last connection is gone, and by ``hurry``."""
+        self._hurried = False
         self._log_limit = LogLimit()
 
     async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
@@ -154,19 +157,22 @@ class GrpcServer:
             wire.refuse_new()
         await self._until_left(seconds - patience)
         ended = sum(wire.let_go() for wire in tuple(self._connections))
-        await self._until_left(self.limits.close_seconds)
+        await self._until_left(self.limits.close_seconds, or_hurried=False)
         for wire in tuple(self._connections):
             wire.abort()
         return ended
 
-    async def _until_left(self, seconds: float) -> None:
-        if self._connections:
-            self._left.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._left.wait()
-            except TimeoutError:
-                return
+    def hurry(self) -> None:
+        """Let a drain, also one that begins later, wait for no more streams."""
+        self._hurried = True
+        self._changed.set()
+
+    async def _until_left(self, seconds: float, *, or_hurried: bool = True) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connections and not (or_hurried and self._hurried):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     # Called by connections
 
@@ -183,7 +189,7 @@ class GrpcServer:
         self._shed.discard(wire)
         self.bounds.resets.connections = len(self._connections)
         if not self._connections:
-            self._left.set()
+            self._changed.set()
 
     def log_violation(self, peer: object, violation: PeerError) -> None:
         """Log why a connection was closed. Lines are rate-limited for each error code."""

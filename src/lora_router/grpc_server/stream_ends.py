@@ -14,6 +14,7 @@ from lora_router.grpc_server import frames
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.flow import Outbox
 from lora_router.grpc_server.frames import Payload
+from lora_router.grpc_server.going_away import GoingAway
 from lora_router.grpc_server.resets import ResetShare
 from lora_router.grpc_server.stream import OVER, Stream
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
@@ -45,18 +46,20 @@ class StreamEnds:
         """The last stream that the peer opened."""
         self._last_seen = 0
         """The last stream of earlier turns, whose peer can have seen an answer."""
-        self._last_allowed = frames.MAX_WINDOW
+        self._going_away = GoingAway(self.outbox)
         self._answered_early: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
         self._closed: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
         self._wasted = ResetShare(bounds.resets)
 
     # Called by the owner
 
+    def drain(self) -> None:
+        """Ask the peer to open no more streams. Once it has read that, new ones are refused."""
+        self._going_away.ask()
+
     def refuse_new(self) -> None:
         """Refuse new streams from now on."""
-        if self._last_allowed == frames.MAX_WINDOW:
-            self._last_allowed = self._last
-            self.outbox.chunks.append(frames.goaway(self._last, ErrorCode.NO_ERROR))
+        self._going_away.refuse(self._last)
 
     def let_go(self) -> int:
         """End all open calls with a status; return their number."""
@@ -70,7 +73,7 @@ class StreamEnds:
     @property
     def done(self) -> bool:
         """Whether the connection can be closed: no stream is open, and new ones are refused."""
-        return not self.streams and self._last_allowed != frames.MAX_WINDOW
+        return not self.streams and self._going_away.refuses
 
     # Called by streams
 
@@ -112,6 +115,11 @@ class StreamEnds:
         """
         if not number & 1 or number > self._last:
             raise PeerError(ErrorCode.PROTOCOL_ERROR, "frame for a stream that was never opened")
+
+    def _on_drained(self) -> None:
+        """Handle that the peer has read that it should open no more streams."""
+        if self._going_away.asked:
+            self.refuse_new()
 
     # Ending streams
 

@@ -167,10 +167,7 @@ class Wire(asyncio.Protocol):
 
     def drain(self) -> None:
         """Ask the peer to open no new streams. The connection closes after the last stream."""
-        if self._connection.greeted:
-            self._connection.control.drain()
-        else:
-            self._connection.refuse_new()
+        self._connection.drain()
         self._flush()
 
     def refuse_new(self) -> None:

@@ -139,10 +139,9 @@ class Worker(Front):
         await self._drained.wait()
 
     async def stop(self) -> None:
-        """Drain if nothing has been drained yet, and stop every part."""
-        if not self._is_draining:
-            self.hurry()
-            await self._drain_once()
+        """End the drain, if one is running, or drain at once; then stop every part."""
+        self.hurry()
+        await self._drain_once()
         if self._report_timer is not None:
             self._report_timer.cancel()
         asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
@@ -329,8 +328,11 @@ class Worker(Front):
 
     async def _drain_once(self) -> None:
         if self._is_draining:
+            await self._drained.wait()
             return
         self._is_draining = self._readiness.draining = True
         self.report()
-        await self._drain()
-        self._drained.set()
+        try:
+            await self._drain()
+        finally:
+            self._drained.set()

@@ -117,7 +117,7 @@ class Chaos:
                 lambda: self.peer.clock.advance(rng.choice((0.01, 0.5, 1.5))),
                 lambda: self.peer.health.set("", rng.choice((SERVING, NOT_SERVING))),
                 connection.control.ping,
-                connection.control.drain,
+                connection.drain,
                 connection.let_go,
                 connection.refuse_new,
             ),

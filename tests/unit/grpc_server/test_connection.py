@@ -295,7 +295,7 @@ def test_drained_connections_finish_their_streams_and_are_done() -> None:
     peer.open(1)
     peer.received()
 
-    peer.connection.control.drain()
+    peer.connection.drain()
     (goaway, ping) = peer.received()
     assert goaway == (frames.GOAWAY, 0, 0, frames.goaway(2**31 - 1, 0)[9:])
     # A stream opened before the peer has seen the GOAWAY is served.
