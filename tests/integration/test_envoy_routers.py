@@ -110,7 +110,9 @@ async def test_a_second_signal_ends_the_drain_and_no_answer_is_cut(
 ) -> None:
     """Envoy ends all streams of a connection whose GOAWAYs name a rising last stream."""
     config = {"transport": transport, "drain_delay_seconds": 0, "drain_timeout_seconds": 30}
-    async with site(tmp_path, pods(), routers=1, envoy_fail_open=False, patient=True, **config) as gate:
+    async with site(
+        tmp_path, pods(), routers=1, envoy_fail_open=False, patient=True, **config
+    ) as gate:
         await gate.until_it_has_routers(1)
         router = gate.routers[0]
         async with gate.running(20, 6.0) as answers:

@@ -31,6 +31,7 @@ class Control:
         *,
         check_known: Callable[[int], None],
         on_drained: Callable[[], None],
+        on_room: Callable[[], None],
     ) -> None:
         """Create the handler of a connection.
 
@@ -41,12 +42,14 @@ class Control:
             now: Returns seconds, monotonic.
             check_known: Raises ``PeerError`` if a stream was never opened.
             on_drained: Called when the peer has acknowledged the first GOAWAY.
+            on_room: Called when bytes that wait can be sent.
         """
         self._outbox = outbox
         self._flows = flows
         self._limits = limits
         self._check_known = check_known
         self._on_drained = on_drained
+        self._on_room = on_room
         self._settings = Allowance(limits.settings, now, "SETTINGS")
         self._pings = Allowance(limits.pings, now, "PINGs")
         self._idle = Allowance(limits.idle_frames, now, "frames without effect")
@@ -107,6 +110,7 @@ class Control:
         if window is not None:
             # Only the last of them: each looks at every stream, and a frame has room for thousands.
             self._outbox.resize(list(self._flows.values()), window)
+            self._look_for_room()
 
     def _apply(self, key: int, value: int) -> None:
         if key == frames.MAX_FRAME_SIZE:
@@ -147,12 +151,17 @@ class Control:
             if not increment:
                 raise PeerError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
             self._outbox.opened(increment)
+            self._look_for_room()
         elif (flow := self._flows.get(number)) is None:
             self._check_known(number)
         elif not increment:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
         else:
             self._outbox.stream_opened(flow, increment)
+
+    def _look_for_room(self) -> None:
+        if self._outbox.lags:
+            self._on_room()
 
     def _on_priority(self, _flags: int, number: int, payload: Payload) -> None:
         self._idle.spend()

@@ -23,6 +23,7 @@ from lora_router.grpc_server.violations import PeerError
 from lora_router.grpc_server.wire import Wire
 from lora_router.listening import listen
 from lora_router.log_limit import LogLimit
+from lora_router.steps import Steps
 
 log = logging.getLogger("lora_router.grpc_server")
 
@@ -156,7 +157,9 @@ class GrpcServer:
         for wire in tuple(self._connections):
             wire.refuse_new()
         await self._until_left(seconds - patience)
-        ended = sum(wire.let_go() for wire in tuple(self._connections))
+        ended = 0
+        for wire in tuple(self._connections):
+            ended += await _with_breaks(wire.let_go())
         await self._until_left(self.limits.close_seconds, or_hurried=False)
         for wire in tuple(self._connections):
             wire.abort()
@@ -202,6 +205,17 @@ class GrpcServer:
             violation.message,
             peer,
         )
+
+
+async def _with_breaks(steps: Steps[int]) -> int:
+    """Do all steps, and let others run between them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: int = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 def _with_room_for_one(limits: ProcessLimits, max_message_bytes: int) -> ProcessLimits:

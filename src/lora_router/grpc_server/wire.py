@@ -17,6 +17,7 @@ from lora_router.grpc_server.limits import Limits
 from lora_router.grpc_server.methods import Methods
 from lora_router.grpc_server.turns import Turns
 from lora_router.grpc_server.violations import ErrorCode, PeerError
+from lora_router.steps import Steps
 
 log = logging.getLogger("lora_router.grpc_server")
 
@@ -57,6 +58,7 @@ class Wire(asyncio.Protocol):
             bounds=host.bounds,
             call_later=self._call_later,
             wake=self._wake,
+            turns=host.turns,
         )
         self._turns = host.turns
         self._writable = True
@@ -175,10 +177,10 @@ class Wire(asyncio.Protocol):
         self._connection.refuse_new()
         self._flush()
 
-    def let_go(self) -> int:
-        """End all open calls and the connection; return the number of calls."""
+    def let_go(self) -> Steps[int]:
+        """End all open calls and the connection, in steps; return the number of calls."""
         self._connection.refuse_new()
-        ended = self._connection.let_go()
+        ended = yield from self._connection.let_go()
         self._flush()
         return ended
 

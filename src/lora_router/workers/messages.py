@@ -163,6 +163,8 @@ class Status(_Message, frozen=True):
     """Its name among its peers."""
     peers: tuple[str, ...] = ()
     """The names of its peers on other hosts."""
+    short: bool = False
+    """Whether it has as many file descriptors as it may."""
 
 
 class Failed(_Message, frozen=True):

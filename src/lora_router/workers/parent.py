@@ -146,6 +146,7 @@ class Parent:
             lambda: self.crew.ready,
             lambda: self.crew.restarts,
             lambda: self.listener.refused,
+            lambda: self.handed_on.nameless,
         )
 
     def readiness(self) -> Readiness:

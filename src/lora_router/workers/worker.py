@@ -14,6 +14,7 @@ from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
+from lora_router.log_limit import LogLimit
 from lora_router.loop_clock import LoopClock
 from lora_router.peer_assembly import WorkerPeers
 from lora_router.peering.exchanges import connect
@@ -27,7 +28,12 @@ from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
 from lora_router.workers import messages
 from lora_router.workers.addresses import ToldAddresses
-from lora_router.workers.descriptors import CONNECTION, RELAY, receive_descriptors
+from lora_router.workers.descriptors import (
+    CONNECTION,
+    RELAY,
+    has_spare_descriptors,
+    receive_descriptors,
+)
 from lora_router.workers.framing import FramedProtocol
 from lora_router.workers.loading import AdaptersOfWorker
 from lora_router.workers.merged_metrics import send_metrics
@@ -98,6 +104,9 @@ class Worker(Front):
         self._control = control
         self._descriptors = descriptors
         self._connections = 0
+        """Connections that it was handed, those included that it could not receive."""
+        self._is_short = False
+        """Whether it has no file descriptors left."""
         self.hub = self._make_hub(number)
         share_failed_loads(self.first_use, self.hub)
         questions = QuestionExchange(self.hub) if self.peering is None else self.peering.questions
@@ -119,6 +128,7 @@ class Worker(Front):
         """Reports since ``report`` was called."""
         self._known = Readiness(ready=False, reason="starting", details={})
         self._details = b"{}"
+        self._limit = LogLimit()
 
     async def start(self) -> None:
         """Serve. The worker is not ready before the parent says that pods were read.
@@ -238,6 +248,8 @@ class Worker(Front):
         if self._reports % _READ_EVERY == 0:
             self._known = self.readiness()
             self._details = json.dumps(self._known.details).encode()
+        is_short = self._is_short
+        self._is_short = is_short and not has_spare_descriptors(self._descriptors)
         self._reports += 1
         readiness = self._known
         status = messages.Status(
@@ -250,6 +262,7 @@ class Worker(Front):
             links=self._linked(),
             name=self.hub.name,
             peers=tuple(name for name in self.hub.peers if not self._is_worker(name)),
+            short=is_short,
         )
         self._send(messages.encode(status))
         loop = asyncio.get_running_loop()
@@ -270,9 +283,13 @@ class Worker(Front):
         if not receive_descriptors(self._descriptors, self._take):
             asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
 
-    def _take(self, tag: bytes, received: socket.socket) -> None:
+    def _take(self, tag: bytes, received: socket.socket | None) -> None:
         if tag == CONNECTION:
             self._connections += 1
+        if received is None:
+            self._lost(tag)
+            return
+        if tag == CONNECTION:
             self._transport.server.take(received)
             return
         kind, number = tag[:1], int(tag[1:])
@@ -280,6 +297,23 @@ class Worker(Front):
             self.supervisor.once("worker-link", self.links.add(number, kind, received))
         elif self.relays is not None:
             self.supervisor.once("worker-link", self.relays.add(number, received))
+
+    def _lost(self, tag: bytes) -> None:
+        """Tell the parent that connections are lost here. Links it makes again by itself."""
+        what = "a link to another worker"
+        if tag == CONNECTION:
+            what = "a gRPC connection"
+            self._transport.bounds.refused_connections += 1
+        self._limit.log(
+            log,
+            logging.ERROR,
+            "descriptors",
+            "%s is lost: this process has as many file descriptors as it may (ulimit -n)",
+            what,
+        )
+        if not self._is_short:
+            self._is_short = True
+            self.report()
 
     def _make_hub(self, number: int) -> Hub:
         if self.peering is not None:

@@ -8,6 +8,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
 from lora_router.grpc_server.limits import Limits, Rate
+from lora_router.steps import all_at_once
 from tests.unit.grpc_server.peer import CHECK, WATCH, RawPeer, block, message
 
 FEW = Rate(20, 5)
@@ -118,7 +119,7 @@ class Chaos:
                 lambda: self.peer.health.set("", rng.choice((SERVING, NOT_SERVING))),
                 connection.control.ping,
                 connection.drain,
-                connection.let_go,
+                lambda: all_at_once(connection.let_go()),
                 connection.refuse_new,
             ),
             (6, 2, 1, 1, 1, 0.2),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame
+from lora_router.steps import all_at_once
 from tests.unit.grpc_server.peer import RawPeer
 
 ACKNOWLEDGE = frame(frames.PING, frames.ACK, 0, b"draining")
@@ -23,7 +24,7 @@ def last_streams(peer: RawPeer, steps: Sequence[str]) -> list[int]:
             case "refuse_new":
                 peer.connection.refuse_new()
             case "let_go":
-                peer.connection.let_go()
+                all_at_once(peer.connection.let_go())
             case "acknowledge":
                 peer.receive(ACKNOWLEDGE)
             case "open":
