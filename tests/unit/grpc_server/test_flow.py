@@ -133,9 +133,7 @@ def test_a_stream_that_is_gone_waits_no_more() -> None:
     assert sent(outbox) == []
 
 
-def test_streams_that_wait_for_their_own_windows_do_not_wait_for_the_connections() -> (
-    None
-):
+def test_streams_that_wait_for_their_own_windows_do_not_wait_for_the_connections() -> None:
     outbox = Outbox()
     for number in range(1, 2001, 2):
         outbox.send(Flow(number, 0, 0), b"abc")
