@@ -72,7 +72,6 @@ class SideServices:
                         await context.abort(
                             grpc.StatusCode.INVALID_ARGUMENT, "not a reflection request"
                         )
-                return
             await self.shut_down(context)
 
         method = grpc.stream_stream_rpc_method_handler(answer)

@@ -12,6 +12,7 @@ from lora_router.admin.server import Readiness
 from lora_router.asking import Asking
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
+from lora_router.extproc.tls import TlsContents
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
 from lora_router.log_limit import LogLimit
@@ -84,6 +85,8 @@ class Worker(Front):
         descriptors: socket.socket,
         host: str,
         environ: Mapping[str, str] = MappingProxyType({}),
+        *,
+        tls: TlsContents | None = None,
     ) -> None:
         """Create the parts.
 
@@ -94,6 +97,7 @@ class Worker(Front):
             descriptors: Where the parent passes descriptors. It must not block.
             host: Identifies this run of the parent.
             environ: Where OpenTelemetry's variables are.
+            tls: What is used at the start if the TLS files cannot be.
 
         Raises:
             SecretError, RedisMissingError, PasswordError: The settings of peers cannot be used.
@@ -101,6 +105,7 @@ class Worker(Front):
         self._addresses = ToldAddresses()
         place = WorkerPlace(host, number, settings.workers)
         super().__init__(settings, WorkerPeers(place, self._addresses), environ)
+        self._transport.kept_tls = tls
         self._control = control
         self._descriptors = descriptors
         self._connections = 0
@@ -134,10 +139,12 @@ class Worker(Front):
         """Serve. The worker is not ready before the parent says that pods were read.
 
         Raises:
-            TransportError: The TLS files are invalid.
+            TransportError: The TLS files are invalid, and nothing was kept of earlier ones.
         """
         self.watchdog.start()
         await self._serve()
+        if self.certificates is not None:
+            self.certificates.refresh()  # It tells if what was kept is in use.
         if self._adapters is not None:
             self.supervisor.keep("adapter-demand", self._adapters.keep_telling)
             self.supervisor.keep("declared-adapters", self._adapters.keep_declaring)

@@ -92,7 +92,7 @@ async def test_the_other_side_learns_of_the_end(ends: tuple[End, End]) -> None:
 def test_a_connection_is_passed_on_with_its_tag() -> None:
     parent, worker = descriptor_pair()
     mine, passed = socket.socketpair()
-    received: list[tuple[bytes, socket.socket]] = []
+    received: list[tuple[bytes, socket.socket | None]] = []
     with parent, worker, mine:
         assert send_descriptor(parent, CONNECTION, passed)
         assert send_descriptor(parent, b"o2", passed)
@@ -101,9 +101,12 @@ def test_a_connection_is_passed_on_with_its_tag() -> None:
         assert receive_descriptors(worker, lambda tag, sock: received.append((tag, sock)))
 
         assert [tag for tag, _ in received] == [CONNECTION, b"o2"]
-        received[0][1].sendall(b"hello")
+        first = received[0][1]
+        assert first is not None
+        first.sendall(b"hello")
         assert mine.recv(10) == b"hello"
     for _, each in received:
+        assert each is not None
         each.close()
 
 

@@ -3,22 +3,29 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2
 
 from lora_router.config.settings import Settings
+from lora_router.extproc.tls import TlsContents
 from lora_router.extproc.transport import PROCESS_PATH
+from lora_router.extproc.transport_error import TlsFileError
 from lora_router.fleet.pod import Pod
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
+from lora_router.supervision import Supervisor
 from lora_router.workers import messages
 from lora_router.workers.descriptors import CONNECTION, descriptor_pair, send_descriptor
 from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.kept_tls import KeptTls
 from lora_router.workers.messages import Status
 from lora_router.workers.worker import Worker
+from tests.integration.certificates import Certificates
 from tests.unit.grpc_server.peer import block
 from tests.waiting import until
 
@@ -37,10 +44,10 @@ class Control(FramedProtocol):
 class Site:
     """A worker without a process of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: TlsContents | None = None) -> None:
         self.control = Control()
         self.parent, theirs = descriptor_pair()
-        self.worker = Worker(1, settings, self.control, theirs, "host")
+        self.worker = Worker(1, settings, self.control, theirs, "host", tls=tls)
         self._theirs = theirs
 
     def answers(self) -> list[messages.Metrics]:
@@ -128,6 +135,45 @@ async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
     assert (site.status.ready, site.status.reason) == (False, "shutting down")
     server = site.worker._transport.server
     assert server.health.state("readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.mark.slow
+async def test_while_the_tls_files_are_unusable_it_starts_with_what_the_parent_kept(
+    tmp_path: Path,
+) -> None:
+    certificates = Certificates(tmp_path)
+    files = certificates.files(mutual=True)
+    kept = KeptTls(files, Supervisor())
+    with pytest.raises(TlsFileError):
+        KeptTls(replace(files, key=files.certificate), Supervisor()).start()
+    kept.start()
+    certificates.certificate.write_bytes(certificates.certificate.read_bytes()[:200])
+    message = messages.encode(messages.Start(1, b"", "host", kept.contents))
+    start = messages.from_parent(message)
+    assert isinstance(start, messages.Start)
+    assert b"PRIVATE KEY" not in repr(start).encode()
+    settings = Settings(
+        workers=2,
+        grpc_tls_cert_file=files.certificate,
+        grpc_tls_key_file=files.key,
+        grpc_tls_client_ca_file=files.client_ca,
+        drain_timeout_seconds=1.0,
+    )
+    with_nothing = Site(settings)
+    with pytest.raises(TlsFileError):
+        await with_nothing.worker.start()
+    site = Site(settings, start.tls)
+    await site.worker.start()
+    try:
+        used = site.worker.transport.tls
+        assert used is not None
+        assert used.contents == kept.contents
+        assert used.context.verify_mode is ssl.CERT_REQUIRED
+        await until(lambda: "tls_error" in json.loads(site.status.details))
+    finally:
+        await site.worker.stop()
+        site.close()
+        with_nothing.close()
 
 
 @pytest.mark.slow
