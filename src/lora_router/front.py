@@ -210,7 +210,7 @@ class Front:
         await stop_part(
             "transport",
             self._drain_transport(drain_seconds),
-            drain_seconds + _DRAIN_EXTRA_SECONDS,
+            settings.drain_timeout_seconds + _DRAIN_EXTRA_SECONDS,
         )
 
     async def _drain_held(self, seconds: float) -> None:
