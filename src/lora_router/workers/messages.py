@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from lora_router.extproc.tls import TlsContents
 from lora_router.fleet.pod import Pod
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -30,6 +31,8 @@ class Start(_Message, frozen=True):
     """The settings, pickled."""
     host: str
     """Identifies this run of the parent."""
+    tls: TlsContents | None = None
+    """What the TLS files contained when they could last be used."""
 
 
 class Pods(_Message, frozen=True):
@@ -173,6 +176,8 @@ class Status(_Message, frozen=True):
     """The names of its peers on other hosts."""
     loaders: tuple[str, ...] = ()
     """Those of them that may be the ones that load adapters."""
+    short: bool = False
+    """Whether it has as many file descriptors as it may."""
 
 
 class Failed(_Message, frozen=True):

@@ -64,7 +64,9 @@ async def _serve(control: socket.socket, descriptors: socket.socket) -> int:
     settings = _settings(start)
     configure_logging(settings.log_level, settings.log_format, f"worker {start.number}")
     try:
-        worker = Worker(start.number, settings, protocol, descriptors, start.host, os.environ)
+        worker = Worker(
+            start.number, settings, protocol, descriptors, start.host, os.environ, tls=start.tls
+        )
         loop.set_exception_handler(worker.supervisor.callback_failed)
         protocol.receive = lambda data: worker.receive(messages.from_parent(data))
         for data in waiting:

@@ -340,13 +340,14 @@ def parts() -> Scene:
 def parent_of_workers() -> Scene:
     """Two workers, of which one was replaced three times."""
     telemetry = Telemetry(make_fleet(1))
-    add_worker_metrics(telemetry, lambda: 2, lambda: 3, lambda: 4)
+    add_worker_metrics(telemetry, lambda: 2, lambda: 3, lambda: 4, lambda: 5)
     return Scene(
         telemetry.metrics,
         {
             at("lora_router_ready_workers"): 2,
             at("lora_router_worker_restarts_total"): 3,
             at("lora_router_refused_connections_total"): 4,
+            at("lora_router_nameless_readings_total"): 5,
         },
     )
 
