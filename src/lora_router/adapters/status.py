@@ -13,6 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Literal, TypeAlias
 
+from lora_router.adapters.backoff import refused_until
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.fit_counts import FitCount, FitCounts
 from lora_router.adapters.loader import Loader
@@ -119,13 +120,15 @@ def row_of(
     wanted = loader.plan.by_name.get(name, ())
     loaded = loader.fleet.serving(name).pods
     failures = loader.failures.of_adapter(name)
+    # While no pod has it, many refusals put off the next try on all of them.
+    refused = float("-inf") if loaded else refused_until(failures.values())
     failing = [
         Failing(
             state.pod.name,
             failure.action,
             failure.reason,
             failure.count,
-            max(0.0, failure.next_at - now, _blocked_until(loader, state) - now),
+            max(0.0, refused - now, failure.next_at - now, _blocked_until(loader, state) - now),
         )
         for state, failure in islice(failures.items(), MAX_PODS)
     ]
