@@ -110,7 +110,7 @@ class Loader:
         """What belongs where."""
         self.pods: dict[PodState, PodLoads] = {}
         """The pods that could be loaded."""
-        self._proofs = Proofs(fleet, self.failures, self.pods, clock.now)
+        self.proofs = Proofs(fleet, self.failures, self.pods, clock.now)
         self._changed_lists = ChangedLists(slices, self.pods, self._derive)
         self._outcomes = Outcomes(calls, self.failures, clock.now, rng)
         self.surveys = Surveys(fleet, clock, slices)
@@ -127,7 +127,7 @@ class Loader:
         self._first = FirstPlaces(
             fleet,
             self.retirement,
-            self._proofs,
+            self.proofs,
             self.pods,
             self._slices,
             waits,
@@ -226,7 +226,7 @@ class Loader:
 
     def _declared(self, names: Collection[str]) -> None:
         replaced = self.retirement.changed(names)
-        self._proofs.sources_changed(replaced)
+        self.proofs.sources_changed(replaced)
         for name in replaced:
             self.failures.forget_adapter(name)
         for pod in self.pods.values():
@@ -277,11 +277,11 @@ class Loader:
         if pod.catalog is not pod.state.catalog:
             self._derive(pod)
         if result.outcome == "done" and call.action == "load":
-            if self._proofs.loaded(call, self.retirement.declared.get(call.name)):
+            if self.proofs.loaded(call, self.retirement.declared.get(call.name)):
                 self._slices.do(look_again(self.plan, call.name, self.pods, self._dispatch.look_at))
             self._first.loaded(call.name)
         else:
-            self._is_stale = self._is_stale or self._proofs.begins_to_fail(call.name)
+            self._is_stale = self._is_stale or self.proofs.begins_to_fail(call.name)
             self._first.failed(pod, call.name)
         self._dispatch.look_at(pod)
         self._first.freed(pod)
@@ -371,7 +371,7 @@ class Loader:
         pods = tuple(state for state, pod in self.pods.items() if pod.is_fit(began))
         declared = dict(self.retirement.declared)
         demand = demand_to_plan(
-            self._demand(), self.retirement, self.pods.values(), self._proofs.trouble
+            self._demand(), self.retirement, self.pods.values(), self.proofs.trouble
         )
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
@@ -388,7 +388,7 @@ class Loader:
             self.fleet,
             self.failures,
             self.retirement,
-            self._proofs,
+            self.proofs,
             self.plan.demand.loads,
             self._may_leave,
             self.plan.demand.total / max(1, len(self.pods)),

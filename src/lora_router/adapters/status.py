@@ -120,8 +120,11 @@ def row_of(
     wanted = loader.plan.by_name.get(name, ())
     loaded = loader.fleet.serving(name).pods
     failures = loader.failures.of_adapter(name)
-    # While no pod has it, many refusals put off the next try on all of them.
+    # While no pod has it, many refusals put off the next try on all of them. If it has no place,
+    # others must make room for it first.
     refused = float("-inf") if loaded else refused_until(failures.values())
+    if not wanted:
+        refused = max(refused, loader.proofs.evicts_at(name))
     failing = [
         Failing(
             state.pod.name,
