@@ -36,7 +36,10 @@ class FitCount:
             return "no ready pod serves its base model"
         if not self.fit:
             pods = counted(self.serving, "ready pod")
-            return f"its labels or its namespace match none of {pods} of its base model"
+            found = f"its labels or its namespace match none of {pods} of its base model"
+            if self.unread:
+                found += f"; the list of {counted(self.unread, 'more ready pod')} has not been read"
+            return found
         if self.blocked == self.fit:
             return f"no matching pod takes loads ({self.fit} match): {self.blocked_reason}"
         return f"no matching pod has a place for it now ({self.fit} match)"

@@ -117,6 +117,11 @@ def test_fit_pods_are_counted_once_for_many_adapters() -> None:
         ),
         (FitCount(3, 2, 1, "ml/a"), "no matching pod has a place for it now (2 match)"),
         (
+            FitCount(2, unread=1),
+            "its labels or its namespace match none of 2 ready pods of its base model; "
+            "the list of 1 more ready pod has not been read",
+        ),
+        (
             FitCount(unread=2),
             "the list of 2 ready pods has not been read yet, and no other serves its base model",
         ),
