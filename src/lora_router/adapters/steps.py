@@ -3,29 +3,18 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Literal, TypeAlias
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.backoff import Failures
-from lora_router.adapters.places import Place
-from lora_router.adapters.pod_loads import Leaving, PodLoads, Why
+from lora_router.adapters.pod_loads import Leaving, PodLoads
+from lora_router.adapters.proofs import Proofs
 from lora_router.adapters.retirement import Retirement
+from lora_router.adapters.step_kinds import Load, PutOff, Restore, Step, Unload, Wait, Withdraw
 from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 
-Reason: TypeAlias = Literal["stall", "memory", "failing", "cannot-load", "unread", "in-use"]
-PutOff: TypeAlias = Reason | Literal[""]
-REASONS: tuple[Reason, ...] = ("stall", "memory", "failing", "cannot-load", "unread", "in-use")
-"""Why a step is put off:
-
-- ``stall``: the pod serves requests, and loads have stalled it enough.
-- ``memory``: its host memory is full, and nothing in it can be unloaded now.
-- ``failing``: what is missing there failed, and is tried again later.
-- ``cannot-load``: the pod does not take such calls.
-- ``unread``: it is unknown what the pod has loaded, until its list has been read.
-- ``in-use``: an older version still has requests there.
-"""
 URGENT = 3.0
 """A load that saves so many times the seconds of waiting that it costs is done at once."""
 IDLE_SECONDS = 30.0
@@ -50,56 +39,13 @@ _AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Load an adapter."""
-
-    place: Place
-    is_first_use: bool
-    """Whether requests wait for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Send an adapter no more requests on the pod, because it is to be unloaded there."""
-
-    name: str
-    why: Why
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Unload the adapter that was withdrawn."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Let the adapter that was withdrawn serve again, because it is in use."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Look again at a time."""
-
-    until: float
-    reason: PutOff
-    """Empty: nothing is put off."""
-
-
-Step: TypeAlias = Load | Withdraw | Unload | Restore | Wait | None
-"""``None``: there is nothing to do until something changes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the steps of all pods depend on."""
 
     fleet: Fleet
     failures: Failures
     retirement: Retirement
+    proofs: Proofs
     loads: Mapping[str, float]
     """Mean number of requests in flight of adapters."""
     may_leave: Callable[[str], bool]
@@ -161,6 +107,12 @@ def _pause(pod: PodLoads, name: str, now: float, around: Surroundings) -> Wait |
     return None if failure is None or failure.next_at <= now else Wait(failure.next_at, "failing")
 
 
+def _turn(pod: PodLoads, place: Place, now: float, around: Surroundings) -> Wait | None:
+    """Return until when an adapter is not tried that no pod has: others try it, or failed."""
+    until = around.proofs.waits_until(pod, place.adapter, now)
+    return None if until is None else Wait(until, "failing")
+
+
 def is_serving(pod: PodLoads, around: Surroundings) -> bool:
     """Return whether a load on a pod makes requests wait, of now or of soon."""
     return pod.requests > 0 or around.pod_load > SERVING
@@ -207,15 +159,19 @@ def _step_of_missing(
         place = _as_declared(pod.missing[name], around)
         if place is None:
             continue
-        pause = _pause(pod, name, now, around)
+        is_first_use = name in pod.first
+        pause = _pause(pod, name, now, around) or _turn(pod, place, now, around)
         if pause is not None:
             wait = _sooner(wait, pause)
             continue
-        is_first_use = name in pod.first
         if ready_at > now and not is_first_use and not _is_urgent(pod, place, around):
             return _sooner(wait, Wait(min(ready_at, now + _AGAIN_SECONDS), "stall"))
         if pod.free > 0 or name in pod.state.adapters:
             return Load(place, is_first_use)
+        evicts_at = now if is_first_use else around.proofs.evicts_at(name)
+        if evicts_at > now:
+            wait = _sooner(wait, Wait(evicts_at, "failing"))
+            continue
         victim = _least_useful(pod, now, around)
         if victim is None:
             return _sooner(wait, Wait(now + _AGAIN_SECONDS, "memory"))
