@@ -193,6 +193,8 @@ class Director:
     ) -> Routed | Refused | Held:
         """Count the refusal of an unknown model, under the algorithm that was asked for."""
         if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
+            if self.names.looks_again:
+                outcome = self.second_look.final(outcome)
             return self._recorder.refused(query.strategy or self._default.name, outcome)
         return outcome
 
@@ -364,6 +366,7 @@ class Director:
     def drain(self, seconds: float) -> None:
         """Decide all waiting requests within some seconds, because the router stops."""
         self.reception.drain(seconds)
+        self.second_look.drain(seconds)
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
