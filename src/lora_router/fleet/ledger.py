@@ -8,8 +8,8 @@ Rules:
 - A request counts where it runs. If Envoy had to send it to another pod, it moves there with the
   headers of the answer.
 - Prompt tokens on their way to a pod count there (``pod_work``) and leave with the reservation.
-- A load of an adapter counts there until the streamed answer to the request that began it begins, or
-  until that request leaves the pod.
+- A load of an adapter counts there until the streamed answer to the request that began it begins,
+  or until that request leaves the pod.
 - A reservation refers to the pod's state, not to its name. A pod that leaves and returns under the
   same name has a new state, so neither count can become wrong.
 """

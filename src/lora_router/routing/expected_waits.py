@@ -25,10 +25,9 @@ from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pace import Pace
 from lora_router.routing.priorities import within_bounds
-from lora_router.routing.refused_early import RefusedEarly
-from lora_router.routing.turns_of_tenants import TurnsOfTenants
+from lora_router.routing.turns_of_tenants import Turns
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Line, Question, Queue
 
 
 class _Ahead(NamedTuple):
@@ -56,7 +55,7 @@ class ExpectedWaits:
         lines: Lines,
         overload: Overload,
         clock: Clock,
-        turns: TurnsOfTenants,
+        turns: Turns,
         slots: ClosedSlots,
         at_peers: WaitingAtPeers,
     ) -> None:
@@ -97,7 +96,8 @@ class ExpectedWaits:
         pace = self._lines.pace_of(question.algorithm, candidates) if line is None else line.pace
         own = None
         if line is not None:
-            own = line.ahead_of(question, self._turns.peek(question.tenant)) - (queue is not None)
+            turn = self._turn(question, line, candidates)
+            own = line.ahead_of(question, turn) - (queue is not None)
         ahead = self._ahead(question, own, candidates.base_models)
         if pace is None or ahead is None:
             return UNKNOWN
@@ -117,21 +117,27 @@ class ExpectedWaits:
             return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority)
         unrefused, alone = (
             pace.seconds_for(-1, now, line.ahead_of(question, turn) + 1 + before)
-            for turn, before in self._rounds(question, refused, now)
+            for turn, before in self._rounds(question, line, candidates, now)
         )
         return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority, tenant, alone)
 
+    def _turn(self, question: Question, line: Line, candidates: Candidates) -> int:
+        """Return the round of a request that comes to a line now."""
+        turns = self._turns.of(candidates.base_models, question.priority)
+        return turns.peek(question.tenant, line.rounds.current(turns))
+
     def _rounds(
-        self, question: Question, refused: RefusedEarly, now: float
+        self, question: Question, line: Line, candidates: Candidates, now: float
     ) -> Iterator[tuple[int, int]]:
         """Yield the round of a tenant's request, and how many that were refused are before it.
 
         First that of the request, and then as if it was the only one of its tenant.
         """
-        priority, tenant = question.priority, question.tenant
-        own = refused.of_tenant(priority, tenant)
-        yield self._turns.peek(tenant), refused.count(now, priority, own + 1)
-        yield self._turns.current, refused.count(now, priority, 1)
+        priority, refused = question.priority, line.pace.overrun.refused
+        own = refused.of_tenant(priority, question.tenant)
+        yield self._turn(question, line, candidates), refused.count(now, priority, own + 1)
+        turns = self._turns.of(candidates.base_models, priority)
+        yield line.rounds.current(turns), refused.count(now, priority, 1)
 
     def _ahead(self, question: Question, own: int | None, bases: BaseModels) -> "_Ahead | None":
         """Return how many get a slot before a request; ``None``: nobody waits for one.
@@ -158,13 +164,13 @@ class ExpectedWaits:
             return UNKNOWN
         queue = self._queues.get(question)
         own = 0 if queue is None else len(queue.requests)
-        ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
+        ahead = line.ahead_of(question, self._turn(question, line, candidates), own)
         pace, overrun, refused = line.pace, line.pace.overrun, line.pace.overrun.refused
         seconds, priority, tenant = pace.seconds_for(ahead, now), question.priority, question.tenant
         if not tenant:
             unrefused = pace.seconds_for(ahead, now, refused.count(now, priority))
             return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority)
-        (_, before), (turn, before_one) = self._rounds(question, refused, now)
+        (_, before), (turn, before_one) = self._rounds(question, line, candidates, now)
         unrefused = pace.seconds_for(ahead, now, before)
         alone = pace.seconds_for(line.ahead_of(question, turn), now, before_one)
         return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority, tenant, alone)
@@ -233,12 +239,14 @@ class ExpectedWaits:
         if queue.line is None:
             return
         queue.pace.granted(now)
-        self._turns.served(queue.turn)
+        queue.line.rounds.served(queue.turns, queue.turn)
         if queue.line.for_room or not queue.granted:
             queue.granted = True
             queue.line.pace.granted(now, loading)
         if queue.line.for_room and len(queue.requests) > 1:
-            queue.turn = self._turns.next(queue.question.tenant)
+            tenant, turns = queue.question.tenant, queue.turns
+            turns.leave(tenant)
+            queue.turn = turns.next(tenant, queue.line.rounds.current(turns))
             queue.turn_is_served = False
 
 

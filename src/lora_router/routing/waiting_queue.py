@@ -32,6 +32,7 @@ from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
 from lora_router.routing.selection import Selection
+from lora_router.routing.turns_of_tenants import LineRounds, TurnsOfTenants
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
@@ -125,6 +126,8 @@ class Queue:
     """The slot that is closed for the queue: a pod, and the adapter in it."""
     alarm: float | None = None
     """The latest time at which to ask again."""
+    turns: TurnsOfTenants = field(default_factory=TurnsOfTenants)
+    """The rounds of its base models and priority."""
     turn: int = 0
     """The round of its tenant in which it is served."""
     turn_is_served: bool = False
@@ -190,6 +193,7 @@ class Line:
         "freed",
         "pace",
         "queues",
+        "rounds",
         "stale",
         "waiting",
     )
@@ -210,6 +214,8 @@ class Line:
         """How fast its queues get slots, or its requests get room."""
         self.waiting: dict[int, int] = {}
         """By priority, the queues that wait for a slot, or the requests that wait for room."""
+        self.rounds = LineRounds()
+        """Which tenants' turn it is."""
         self._has_room = has_room
         self.queues: InOrder[Queue] = InOrder()
         self.any_change: dict[Queue, None] = {}
@@ -229,6 +235,7 @@ class Line:
         """Add a queue that has a request, or take its new first request and its last ``Hold``."""
         if queue.line is not self:
             queue.line = self
+            self.rounds.enter(queue.turns)
             self.count(queue, len(queue.requests) if self.for_room else 1)
         if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
             self.any_change[queue] = None
@@ -291,6 +298,7 @@ class Line:
     def remove(self, queue: Queue) -> None:
         """Drop a queue."""
         queue.line = None
+        self.rounds.leave(queue.turns)
         self.queues.remove(queue)
         self.count(queue, -len(queue.requests) if self.for_room else -1)
         self.any_change.pop(queue, None)

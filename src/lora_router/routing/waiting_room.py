@@ -47,7 +47,7 @@ from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.selection import Selection
-from lora_router.routing.turns_of_tenants import TurnsOfTenants
+from lora_router.routing.turns_of_tenants import Turns
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Question, Queue
 
@@ -84,7 +84,7 @@ class WaitingRoom:
         self.roll = Roll(limits)
         """Who waits."""
         self._lines = self.lines = Lines(pods.has_room, clock, peers.waiting)
-        self._turns = TurnsOfTenants()
+        self._turns = Turns()
         self._closed = ClosedSlots(clock.now)
         self.waits = ExpectedWaits(
             self.roll.queues, self._lines, overload, clock, self._turns, self._closed, peers.waiting
@@ -164,7 +164,11 @@ class WaitingRoom:
         if queue is None:
             queue = roll.open(question, hold, bases)
             queue.pace.start(held.since)
-            queue.turn = self._turns.next(question.tenant)
+            queue.turns = turns = self._turns.enter(bases, question.priority)
+            for_room = hold.wakes_on is WakesOn.ROOM
+            line = self._lines.find(question.algorithm, candidates, for_room=for_room)
+            current = None if line is None else line.rounds.current(turns)
+            queue.turn = turns.next(question.tenant, current)
         roll.enter(held, queue)
         self.held = roll.held
         if queue.line is not None and queue.line.for_room:
@@ -217,7 +221,9 @@ class WaitingRoom:
             return True
         self._lines.remove(queue)
         if not queue.turn_is_served:
-            self._turns.give_back(queue.question.tenant, queue.turn)
+            queue.turns.give_back(queue.question.tenant, queue.turn)
+        queue.turns.leave(queue.question.tenant)
+        self._turns.leave(queue.bases, queue.question.priority)
         self.slots.left(queue)
         self._agenda.work()
         return True
