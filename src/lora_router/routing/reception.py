@@ -177,7 +177,7 @@ class Reception:
         seconds = wait.seconds or 0.0
         detail = f"the expected wait is {seconds:.1f} s, the longest allowed one {longest:g} s"
         # Those that were refused before come back as well, and most of them first.
-        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait.if_none_refused)
+        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait.retry_seconds)
 
     def overloaded(self, model: str) -> Refused:
         """Return the refusal of a request that may not wait any longer."""

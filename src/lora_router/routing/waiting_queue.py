@@ -273,6 +273,11 @@ class Line:
                 ahead += at[:2] <= place
         return ahead
 
+    def before(self, queue: Queue) -> int:
+        """Return how many are served before a queue of it."""
+        place = queue.place
+        return sum(at < place for _, at in islice(self.queues.places(), _COUNTED))
+
     def first_place(self) -> Place:
         """Return the place of its first queue."""
         first = self.queues.first()

@@ -87,7 +87,7 @@ class WaitingRoom:
         self._turns = Turns()
         self._closed = ClosedSlots(clock.now)
         self.waits = ExpectedWaits(
-            self.roll.queues, self._lines, overload, clock, self._turns, self._closed, peers.waiting
+            self.roll, self._lines, overload, clock, self._turns, self._closed, peers.waiting
         )
         """How long requests will probably wait."""
         self._agenda: Agenda[Item] = Agenda(clock)
