@@ -155,7 +155,7 @@ class Director:
 
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return the adapters for which requests are held, as reported to peers."""
-        return self.reception.held_adapters()
+        return self.reception.held_adapters.shares(self.clock.now())
 
     def route(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]

@@ -14,7 +14,6 @@ from msgspec import structs
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.algorithm_rooms import AlgorithmRooms
 from lora_router.routing.answer_check import AlgorithmCaller
@@ -22,7 +21,7 @@ from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.declared_names import FIRST_USE
 from lora_router.routing.fallback import Fallbacks
-from lora_router.routing.held_adapters import held_adapters
+from lora_router.routing.held_adapters import HeldAdapters
 from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
@@ -72,6 +71,8 @@ class Reception:
             max_hold_seconds,
             self.rooms,
         )
+        self.held_adapters = HeldAdapters(self.room)
+        """The adapters for which requests are held, as reported to peers."""
         self._overload = overload
         self.finder = CandidateFinder(fleet, self.room)
         self.max_hold_seconds = max_hold_seconds
@@ -102,10 +103,6 @@ class Reception:
         """
         if seconds > 0:
             self.first_use = Hold(FIRST_USE, seconds)
-
-    def held_adapters(self) -> dict[str, HeldShare]:
-        """Return the adapters for which requests are held, as reported to peers."""
-        return held_adapters(self.room, self._clock.now())
 
     def admit(
         self,

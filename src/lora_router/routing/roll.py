@@ -36,6 +36,7 @@ class Roll:
         "_held_by_bases",
         "_held_by_model",
         "_limits",
+        "changed",
         "held",
         "queues",
     )
@@ -51,6 +52,9 @@ class Roll:
         """The number of requests that wait."""
         self.queues: dict[Question, Queue] = {}
         """All queues. Each has requests."""
+        self.changed: dict[str, None] = {}
+        """The models of which another request may be served first, or another answer was given,
+        since ``held_adapters`` read them. All have queues."""
         self._held_by_model: dict[str, int] = {}
         self._held_by_bases: dict[BaseModels, int] = {}
         self._by_model: dict[str, InOrder[Queue]] = {}
@@ -135,6 +139,7 @@ class Roll:
         queue.requests[held] = None
         if len(queue.requests) == 1:
             self._by_model.setdefault(queue.question.model, InOrder()).put(queue)
+            self.changed[queue.question.model] = None
         if held.home is not None:
             queue.by_home.setdefault(held.home, OrderedDict())[held] = None
         self.held += 1
@@ -155,6 +160,7 @@ class Roll:
         change(self._held_by_model, question.model, -1)
         change(self._held_by_bases, queue.bases, -1)
         of_model = self._by_model[question.model]
+        self.changed[question.model] = None
         if queue.requests:
             of_model.put(queue)
             return
@@ -163,6 +169,7 @@ class Roll:
         by_priority = self._by_priority_of_model[question.model]
         if not of_model:
             del self._by_model[question.model], self._by_priority_of_model[question.model]
+            del self.changed[question.model]
         for each in (self._by_priority, by_priority):
             del each[question.priority][queue]
             if not each[question.priority]:

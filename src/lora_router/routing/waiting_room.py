@@ -184,6 +184,7 @@ class WaitingRoom:
         if queue is None:
             return
         queue.hold, line = hold, queue.line
+        self.roll.changed[queue.question.model] = None
         self._lines.place(queue, candidates)
         if hold.wakes_on is WakesOn.ROOM and line is not None and not line.for_room:
             self._wait_for_room_like(queue)
@@ -202,6 +203,7 @@ class WaitingRoom:
         others = [each for each in self._lines.like(queue) if each.closing is None]
         for each in others:
             each.hold = replace(each.hold, wakes_on=WakesOn.ROOM)
+            self.roll.changed[each.question.model] = None
         self._asking.resettle(others)
 
     def remove(self, held: Held) -> bool:
