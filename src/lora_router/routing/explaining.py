@@ -230,7 +230,7 @@ class Explainer:
                 _refuse(found, refused)
         elif not reception.room.lines.may_take(question.algorithm, candidates) or (
             reception.room.roll.is_full(question.model)
-            and reception.room.roll.last_of_lowest_priority(question) is None
+            and reception.room.roll.displaced_by(question) is None
         ):
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:

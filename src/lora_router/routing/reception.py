@@ -129,7 +129,7 @@ class Reception:
             return self._refuse(question, request, shed)
         needs_line = not self.room.lines.may_take(question.algorithm, candidates)
         if needs_line or self.room.roll.is_full(request.model):
-            last = None if needs_line else self.room.roll.last_of_lowest_priority(question)
+            last = None if needs_line else self.room.roll.displaced_by(question)
             if last is None:
                 full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
                 full = self._recorder.seen(full, candidates, request)
