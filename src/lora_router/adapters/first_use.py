@@ -239,9 +239,12 @@ class FirstUse:
         has it get one there.
         """
         for served in tuple(self._reception.room.roll.models):
-            if plain_name(served) in names and not self._fleet.serving(served).pods:
-                if self.versions.declared_as(served) is None:
-                    self._reception.room.expire_queues_of(served)
+            if (
+                plain_name(served) in names
+                and not self._fleet.serving(served).pods
+                and self.versions.declared_as(served) is None
+            ):
+                self._reception.room.expire_queues_of(served)
 
     def _forget_failure(self, served: str) -> None:
         self._failed.pop(served, None)

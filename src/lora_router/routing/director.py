@@ -157,7 +157,7 @@ class Director:
 
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return the adapters for which requests are held, as reported to peers."""
-        return self.reception.held_adapters()
+        return self.reception.held_adapters.shares(self.clock.now())
 
     def route(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
@@ -195,6 +195,8 @@ class Director:
     ) -> Routed | Refused | Held:
         """Count the refusal of an unknown model, under the algorithm that was asked for."""
         if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
+            if self.names.looks_again:
+                outcome = self.second_look.final(outcome)
             return self._recorder.refused(query.strategy or self._default.name, outcome)
         return outcome
 
@@ -366,6 +368,7 @@ class Director:
     def drain(self, seconds: float) -> None:
         """Decide all waiting requests within some seconds, because the router stops."""
         self.reception.drain(seconds)
+        self.second_look.drain(seconds)
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()

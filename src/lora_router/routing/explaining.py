@@ -161,8 +161,7 @@ class Explainer:
             refused = parts.reception.finder.why_nobody_serves(model)
             if refused.refusal in UNKNOWN:
                 if not parts.names.is_unlisted(model):
-                    looks = "the lists of all pods are read once more first"
-                    _refuse(found, refused, looks if parts.names.looks_again else "")
+                    _refuse(found, refused, self._second_look())
                     return
                 refused = Refused(Refusal.NO_READY_POD, model=model)
         elif serving.excluded:
@@ -175,6 +174,13 @@ class Explainer:
             _refuse(found, refused)
         else:
             self._ask(found, algorithm, serving)
+
+    def _second_look(self) -> str:
+        """Return whether the lists of the pods are read again for an unknown model."""
+        if not self._parts.names.looks_again:
+            return ""
+        first = self._parts.reception.max_hold_seconds > 0
+        return "the lists of all pods are read once more " + ("first" if first else "meanwhile")
 
     def _ask(self, found: Explained, algorithm: Algorithm, serving: ModelPods) -> None:
         parts, query = self._parts, found.query
@@ -222,7 +228,7 @@ class Explainer:
             refused = reception.shed(question.model, wait, hold)
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
                 _refuse(found, refused)
-        elif reception.displaced_by(question, candidates) is None:
+        elif reception.room.displaced_by(question, candidates) is None:
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:
             found.answer, found.reason = "hold", hold.reason

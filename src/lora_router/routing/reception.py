@@ -5,7 +5,7 @@ affects only its own request.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from itertools import count
 from time import perf_counter
 
@@ -14,7 +14,6 @@ from msgspec import structs
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.algorithm_rooms import AlgorithmRooms
 from lora_router.routing.answer_check import AlgorithmCaller
@@ -22,7 +21,7 @@ from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.declared_names import FIRST_USE
 from lora_router.routing.fallback import Fallbacks
-from lora_router.routing.held_adapters import held_adapters
+from lora_router.routing.held_adapters import HeldAdapters
 from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
@@ -73,6 +72,8 @@ class Reception:
             max_hold_seconds,
             self.rooms,
         )
+        self.held_adapters = HeldAdapters(self.room)
+        """The adapters for which requests are held, as reported to peers."""
         self._overload = overload
         self.finder = CandidateFinder(fleet, self.room)
         self.max_hold_seconds = max_hold_seconds
@@ -104,10 +105,6 @@ class Reception:
         if seconds > 0:
             self.first_use = Hold(FIRST_USE, seconds)
 
-    def held_adapters(self) -> dict[str, HeldShare]:
-        """Return the adapters for which requests are held, as reported to peers."""
-        return held_adapters(self.room, self._clock.now())
-
     def admit(
         self,
         question: Question,
@@ -131,7 +128,7 @@ class Reception:
             self.room.waits.refuse(question, hold, wait)
             shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)
             return self._refuse(question, request, shed)
-        displaced = self.displaced_by(question, candidates)
+        displaced = self.room.displaced_by(question, candidates)
         if displaced is None:
             full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
             full = self._recorder.seen(full, candidates, request)
@@ -148,26 +145,6 @@ class Reception:
         self.room.add(held, hold, candidates, self._bases(request.model, candidates))
         self.on_held()
         return held
-
-    def displaced_by(self, question: Question, candidates: Candidates) -> Collection[Held] | None:
-        """Return the requests to refuse so that another one may wait; ``None``: it may not.
-
-        Args:
-            question: What it asks.
-            candidates: The pods that may take it.
-        """
-        lines, roll, displaced = self.room.lines, self.room.roll, dict[Held, None]()
-        if not lines.may_take(question.algorithm, candidates):
-            line = lines.to_displace(question)
-            if line is None:
-                return None
-            displaced.update((held, None) for queue in line.queues for held in queue.requests)
-        if roll.is_full(question.model):
-            last = roll.last_of_lowest_priority(question)
-            if last is None:
-                return None
-            displaced[last] = None
-        return displaced
 
     def _bases(self, model: str, candidates: Candidates) -> BaseModels:
         """Return the base models of the pods that may take a request now, or once they can."""
@@ -197,7 +174,7 @@ class Reception:
         seconds = wait.seconds or 0.0
         detail = f"the expected wait is {seconds:.1f} s, the longest allowed one {longest:g} s"
         # Those that were refused before come back as well, and most of them first.
-        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait.if_none_refused)
+        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait.retry_seconds)
 
     def overloaded(self, model: str) -> Refused:
         """Return the refusal of a request that may not wait any longer."""

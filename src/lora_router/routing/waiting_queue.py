@@ -32,6 +32,7 @@ from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
 from lora_router.routing.question import Question
+from lora_router.routing.turns_of_tenants import LineRounds, TurnsOfTenants
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
@@ -114,6 +115,8 @@ class Queue:
     """The slot that is closed for the queue: a pod, and the adapter in it."""
     alarm: float | None = None
     """The latest time at which to ask again."""
+    turns: TurnsOfTenants = field(default_factory=TurnsOfTenants)
+    """The rounds of its base models and priority."""
     turn: int = 0
     """The round of its tenant in which it is served."""
     turn_is_served: bool = False
@@ -186,6 +189,7 @@ class Line:
         "pace",
         "question",
         "queues",
+        "rounds",
         "stale",
         "tenant",
         "waiting",
@@ -207,6 +211,8 @@ class Line:
         """How fast its queues get slots, or its requests get room."""
         self.waiting: dict[int, int] = {}
         """By priority, the queues that wait for a slot, or the requests that wait for room."""
+        self.rounds = LineRounds()
+        """Which tenants' turn it is."""
         self._has_room = has_room
         self.tenant = 0
         """Whose queues these all are; 0: of nobody in particular, or of several."""
@@ -246,6 +252,7 @@ class Line:
             tenant = queue.question.tenant
             self.tenant = tenant if tenant == self.tenant or not self.queues else 0
             queue.line = self
+            self.rounds.enter(queue.turns)
             self.count(queue, len(queue.requests) if self.for_room else 1)
         if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
             self.any_change[queue] = None
@@ -294,6 +301,11 @@ class Line:
             return sum(self.waiting.values()) > than
         return len(self.queues) > than or sum(len(each.requests) for each in self.queues) > than
 
+    def before(self, queue: Queue) -> int:
+        """Return how many are served before a queue of it."""
+        place = queue.place
+        return sum(at < place for _, at in islice(self.queues.places(), _COUNTED))
+
     def first_place(self) -> Place:
         """Return the place of its first queue."""
         first = self.queues.first()
@@ -319,6 +331,7 @@ class Line:
     def remove(self, queue: Queue) -> None:
         """Drop a queue."""
         queue.line = None
+        self.rounds.leave(queue.turns)
         self.queues.remove(queue)
         self.count(queue, -len(queue.requests) if self.for_room else -1)
         self.any_change.pop(queue, None)

@@ -6,6 +6,7 @@ from tests.fleet import make_metrics, state_of
 from tests.unit.adapters.declared_router import declared
 from tests.unit.adapters.loading_router import LoadingRouter
 
+
 class TestOutdatedWhileRequestsWait:
     """Requests wait for a slot of an adapter that pods should serve no longer."""
 
