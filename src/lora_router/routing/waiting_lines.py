@@ -15,7 +15,8 @@ from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
 from lora_router.routing.question import WHO_ASKS, Question
-from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue, has_slot
+from lora_router.routing.slot_on_pod import has_slot
+from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
 
 _PACES = 64
 """How many paces are remembered."""

@@ -1,15 +1,13 @@
 """Queues of held requests, and the lines in which queues stand that wait for the same pods.
 
-Requests that ask the same question (``question``) wait in one ``Queue``, and only the first is
-asked.
+Requests that ask the same question (``question``) wait in one ``Queue``; only the first is asked.
 
 The queues of a line stand in order of priority and then of seniority: of equal queues, the one
 whose first request has waited longest is first.
 
 A slot that became free goes to the queue whose adapter is cheapest to bring to its pod, of the
-``COMPARED`` first queues of the highest priority: the seconds that loading the adapter takes, less
-the time that its first request has waited times ``WAITING_WEIGHT``. So a queue is passed over only
-for so long: a load from disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
+``COMPARED`` first queues of the highest priority, waiting counted (``slot_on_pod``): a load from
+disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
 
 Of the requests of one queue that wait for room, one whose prompt begins in the cache of the pod
 with room goes before those that came up to ``HOME_SECONDS`` earlier.
@@ -32,6 +30,7 @@ from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
 from lora_router.routing.question import Question
+from lora_router.routing.slot_on_pod import has_slot, slot_cost
 from lora_router.routing.turns_of_tenants import LineRounds, TurnsOfTenants
 
 _KNOWN_AFTER_SECONDS = 2.0
@@ -39,9 +38,6 @@ _KNOWN_AFTER_SECONDS = 2.0
 COMPARED = 8
 """How many queues are compared for a free slot. A lower value loads adapters more often. A higher
 value makes a release take longer, however many requests wait."""
-WAITING_WEIGHT = 1 / 3
-"""How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
-A higher value makes those that waited longest wait less."""
 _COUNTED = 256
 """How many queues are looked at to find out how many are served before a tenant's request."""
 HOME_SECONDS = 1.0
@@ -173,6 +169,11 @@ class Queue:
         """When that request was held."""
         first = self.first
         return None if first is None else first.since
+
+    def cost_on(self, pod: PodState, now: float) -> float:
+        """Return what the slot of a pod costs its first request (``slot_on_pod``)."""
+        first = self.first
+        return 0.0 if first is None else slot_cost(first.request.adapter, pod, now - first.since)
 
 
 class Line:
@@ -312,9 +313,9 @@ class Line:
         return (0, 0, 0) if first is None else first[0]
 
     def cost_on(self, pod: PodState, now: float) -> float:
-        """Return what the slot of a pod costs its first queue (``_cost``)."""
+        """Return what the slot of a pod costs its first queue."""
         first = self.queues.first()
-        return 0.0 if first is None else _cost(first[1], pod, now)
+        return 0.0 if first is None else first[1].cost_on(pod, now)
 
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
@@ -366,7 +367,7 @@ class Line:
             asked = self._of_one_priority()
             queues = list(asked)
             if len(queues) > 1:
-                queues.sort(key=lambda queue: _cost(queue, pod, now))
+                queues.sort(key=lambda queue: queue.cost_on(pod, now))
             for place, queue in zip(tuple(asked.values()), queues, strict=True):
                 yield from self._while_it_leaves(place, queue)
         with closing(self.queues.in_turn()) as rest:
@@ -397,19 +398,3 @@ class Line:
                 if len(first) == COMPARED:
                     break
         return first
-
-
-def has_slot(pod: PodView) -> bool:
-    """Return whether a pod has a free slot, as far as is known."""
-    room = pod.beliefs.free_slots
-    return room is None or room > 0
-
-
-def _cost(queue: Queue, pod: PodState, now: float) -> float:
-    """Return the seconds that bringing a queue's adapter to a pod takes, less what it waited."""
-    request = queue.first
-    if request is None:
-        return 0.0
-    adapter = request.request.adapter
-    seconds = 0.0 if adapter is None else pod.beliefs.seconds_to_load(adapter)
-    return seconds - WAITING_WEIGHT * (now - request.since)
