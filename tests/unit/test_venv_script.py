@@ -139,8 +139,8 @@ def test_it_installs_what_the_lock_names_and_the_project_and_checks(machine: Mac
 
     assert machine.make("demo").returncode == 0
     assert machine.installs == [
-        "-m pip install -q --no-deps --target  --require-hashes -r requirements/demo.txt",
-        "-m pip install -q --no-deps --target  --no-build-isolation -e .",
+        "-m pip install -q --target  --no-deps --require-hashes -r requirements/demo.txt",
+        "-m pip install -q --target  --no-deps --no-build-isolation -e .",
         "-m pip check",
     ]
     assert machine.stamps == {".demo"}

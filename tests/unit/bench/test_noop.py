@@ -5,6 +5,7 @@ import pytest
 from bench.noop import NoSession
 from bench.wire import failed_calls
 from lora_router.extproc import process_call
+from lora_router.steps import all_at_once
 from tests.unit.extproc.conversation import (
     Conversation,
     request_body,
@@ -49,7 +50,7 @@ def test_a_stream_that_is_reset_leaves_nothing_behind(gateway: EnvoyPeer) -> Non
 def test_a_stream_that_the_server_ends_gets_no_refusal(gateway: EnvoyPeer) -> None:
     number = gateway.open()
     gateway.tell(number, request_headers())
-    gateway.connection.let_go()
+    all_at_once(gateway.connection.let_go())
     gateway.exchange()
 
     assert [each.WhichOneof("response") for each in gateway.answers(number)] == ["request_headers"]
