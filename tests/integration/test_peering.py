@@ -257,7 +257,7 @@ async def test_a_secret_can_be_changed_while_routers_run(tmp_path: Path, transpo
 async def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, content: str) -> None:
     routers = Routers(tmp_path, "builtin", 1)
     routers.secret.write_text(content)
-    with pytest.raises(SecretError, match="must contain 16 to 1024"):
+    with pytest.raises(SecretError, match="must contain 1 to 2 lines of 16 to 1024"):
         App(routers.settings(0, peer_secret_file=routers.secret))
 
 
