@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from lora_router.admin.event_parts import PARTS
+from lora_router.admin.sending import give_up
 from lora_router.admin.shown import BUSY, InRouter, Show
 from lora_router.admin.viewed_rows import Change, Part, ViewedRows
 from lora_router.log_limit import LogLimit
@@ -106,13 +107,13 @@ class Events:
         response = web.StreamResponse(
             headers={"content-type": "text/event-stream", "x-accel-buffering": "no"}
         )
+        transport = request.transport
         try:
             async with asyncio.timeout(SLOW_SECONDS):
                 await response.prepare(request)
             await self._send(viewer, response)
-        except (TimeoutError, ConnectionError):
-            if request.transport is not None:
-                request.transport.abort()
+        except (TimeoutError, ConnectionError) as error:
+            give_up(transport, error)
         finally:
             self._leave(viewer)
         return response
