@@ -15,6 +15,7 @@ from lora_router.app_metrics import (
     add_endpoint_metrics,
     add_gateway_metrics,
     add_name_metrics,
+    add_trace_metrics,
     add_pod_access_metrics,
     add_watchdog_metrics,
 )
@@ -107,8 +108,11 @@ class Front:
             follow_decisions(settings, self.decisions, LoopClock())
         self.traces = make_traces(environ, self.decisions)
         """Sends a span for each request, if requests are traced."""
-        if self.traces is not None and self.traffic is not None:
-            self.traffic.traces = True
+        if self.traces is not None:
+            traces = self.traces
+            add_trace_metrics(self.telemetry, lambda: traces.dropped)
+            if self.traffic is not None:
+                self.traffic.traces = True
         self.transport = make_transport(
             settings,
             self.director,
