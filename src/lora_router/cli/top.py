@@ -3,10 +3,11 @@
 import asyncio
 import os
 import select
+import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,12 +17,16 @@ from lora_router.cli.admin_port import Admin, TokenFile, ask
 from lora_router.cli.options import AsJson, ConfigFile, fail, number
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from lora_router.debug.client import DebugClient
     from lora_router.debug.top_view import Pages
 
 _KEY_SECONDS = 0.1
+_SILENT_SECONDS = 2.0
+"""After that long without an answer, the picture says so."""
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""They end the command as the key does, so that the terminal is as it was before."""
 _SHORTEST_SECONDS = 0.2
 _LONGEST_SECONDS = 3600.0
 
@@ -43,7 +48,7 @@ def top(
 ) -> None:
     """Show a running router live: pods, adapters, held and abnormal requests. The key q ends it.
 
-    Without a terminal, print one picture and exit.
+    Without a terminal, or with TERM=dumb, print one picture and exit.
     """
     from lora_router.terminal import output_console
 
@@ -54,7 +59,7 @@ def top(
             status=2,
         )
     console = output_console()
-    if as_json or once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if as_json or once or not _is_screen(console):
         pages = ask(_read, admin, token_file, config)
         if as_json:
             _print_json(pages)
@@ -62,6 +67,11 @@ def top(
             _print(console, pages)
         return
     ask(lambda client: _show(client, console, interval), admin, token_file, config)
+
+
+def _is_screen(console: "Console") -> bool:
+    """Return whether pictures can take each other's place."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 async def _read(client: "DebugClient") -> "Pages":
@@ -90,6 +100,35 @@ def _print_json(pages: "Pages") -> None:
 
 
 async def _show(client: "DebugClient", console: "Console", interval: float) -> None:
+    """Show pictures until a key or a signal ends them. A signal raises ``SystemExit``."""
+    loop = asyncio.get_running_loop()
+    signals: list[int] = []
+    with _keys() as file:
+        for each in _SIGNALS:
+            loop.add_signal_handler(each, signals.append, each)
+        try:
+            await show(
+                client,
+                console,
+                interval,
+                lambda: bool(signals) or _pressed(file) in {b"q", b"Q"},
+            )
+        finally:
+            for each in _SIGNALS:
+                loop.remove_signal_handler(each)
+    if signals:
+        raise SystemExit(128 + signals[0])
+
+
+async def show(
+    client: "DebugClient", console: "Console", interval: float, ends: Callable[[], bool]
+) -> None:
+    """Show pictures until ``ends`` is true. It is asked while the router does not answer, too.
+
+    Raises:
+        DebugPageError: The first picture cannot be read.
+    """
+    from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
@@ -97,21 +136,36 @@ async def _show(client: "DebugClient", console: "Console", interval: float) -> N
     from lora_router.debug.top_view import top_view
     from lora_router.terminal import visible
 
-    with _keys() as file, Live(console=console, screen=True, auto_refresh=False) as live:
-        shown = False
+    shown: Pages | None = None
+    now = asyncio.get_running_loop().time
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
+            asked = now()
+            reading = asyncio.create_task(_read(client))
             try:
-                pages = await _read(client)
+                while not reading.done():
+                    if ends():
+                        return
+                    await asyncio.wait({reading}, timeout=_KEY_SECONDS)
+                    if (waited := now() - asked) >= _SILENT_SECONDS and not reading.done():
+                        silent: RenderableType = Text(f"no answer for {waited:.0f} s")
+                        if shown is not None:
+                            size = console.size
+                            last = top_view(shown, size.width, size.height - 1)
+                            silent = Group(silent, last)
+                        live.update(silent, refresh=True)
                 size = console.size
-                live.update(top_view(pages, size.width, size.height), refresh=True)
-                shown = True
+                shown = reading.result()
+                live.update(top_view(shown, size.width, size.height), refresh=True)
             except DebugPageError as error:
-                if not shown:
+                if shown is None:
                     raise
                 # The router may come back.
                 live.update(Text(visible(str(error), lines=True)), refresh=True)
+            finally:
+                reading.cancel()
             for _ in range(max(1, round(interval / _KEY_SECONDS))):
-                if _pressed(file) in {b"q", b"Q"}:
+                if ends():
                     return
                 await asyncio.sleep(_KEY_SECONDS)
 

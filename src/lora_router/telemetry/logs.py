@@ -21,9 +21,7 @@ from lora_router.telemetry.repeated_errors import RepeatedErrors
 
 _HALF_LINE = MAX_LINE_CHARACTERS // 2 - 100
 """Characters of a message, and of its traceback, that fit together into what is written."""
-_ExcInfo = (
-    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-)
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 """Values that are written without quotes: printable ASCII but space, ``"``, ``=`` and ``\\``."""
 _INVISIBLE = re.compile(

@@ -65,7 +65,7 @@ def without_collection() -> Iterator[None]:
     gc.enable()
 
 
-async def ask(server: AdminServer, path: str, method: str = "GET") -> asyncio.StreamReader:
+async def ask(server: AdminServer, path: str, method: str = "GET") -> "Reader":
     """Send a request, and read the first line of its answer only."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
