@@ -27,7 +27,7 @@ class Router(DebugClient):
         self.hangs = False
         self.error = ""
 
-    async def page(self, kind, query=None, name=""):  # type: ignore[no-untyped-def]
+    async def page(self, kind, query=None):  # type: ignore[no-untyped-def]
         self.asked += kind is RoutersPage
         if self.hangs:
             await asyncio.sleep(3600)

@@ -12,6 +12,7 @@ from lora_router.discovery.pod_object import MAX_CPU_LORAS_LABEL, MODEL_LABEL
 from lora_router.fleet.engine_names import ENGINES, LOADS_WHEN_LISTED
 from lora_router.fleet.lora_spec import LABEL, PODS_FILE, LoraSpec
 from lora_router.fleet.pod import Pod, rank_name
+from lora_router.whole_numbers import whole_number
 from lora_router.yaml_document import YamlDocumentError, is_whole_number, parse_yaml
 
 _KEYS = (
@@ -216,9 +217,10 @@ def parse_address(where: str, value: object) -> str:
             ip = str(ipaddress.IPv4Address(host))
     except ValueError:
         raise error from None
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    number = whole_number(port, 1, 65535)
+    if number is None:
         raise error
-    return f"{ip}:{int(port)}"
+    return f"{ip}:{number}"
 
 
 def _url(where: str, value: object, server: str) -> str:

@@ -164,6 +164,7 @@ def test_a_label_names_the_base_model_of_a_pod_that_lists_none() -> None:
         (entry(address="10.0.0.1:0"), "must be ip:port"),
         (entry(address="10.0.0.1:65536"), "must be ip:port"),
         (entry(address="10.0.0.1:99999999999"), "must be ip:port"),
+        (entry(address="10.0.0.1:000001999999"), "must be ip:port"),
         (entry(address="10.0.0.1:x"), "must be ip:port"),
         (entry(address="10.0.0.999:80"), "must be ip:port"),
         (entry(address="fd00::1:80"), "must be ip:port"),
