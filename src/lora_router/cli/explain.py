@@ -109,7 +109,8 @@ def _print(page: "ExplainPage | DecisionPage") -> None:
 
     from lora_router.debug.pages import ExplainPage
     from lora_router.debug.tables import candidates_table
-    from lora_router.terminal import output_console, print_report, visible
+    from lora_router.terminal import output_console, print_report
+    from lora_router.visible_text import visible
 
     console = output_console()
     parts: list[RenderableType] = [Text(visible(page.text, lines=True))]

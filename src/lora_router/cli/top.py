@@ -134,7 +134,7 @@ async def show(
 
     from lora_router.debug.client import DebugPageError
     from lora_router.debug.top_view import top_view
-    from lora_router.terminal import visible
+    from lora_router.visible_text import visible
 
     shown: Pages | None = None
     now = asyncio.get_running_loop().time

@@ -10,9 +10,11 @@ from lora_router.debug.client import DebugClient
 from lora_router.debug.fact_rows import RouterFacts
 from lora_router.debug.gathering import NoAnswerError
 from lora_router.debug.pages import DecisionPage
+from lora_router.extproc.body import BodyError, checked_model
 from lora_router.routing.outcome import Routed
 from lora_router.telemetry.decisions import Decision
 from lora_router.telemetry.exposition import Page
+from lora_router.visible_text import visible
 from tests.fleet import make_fleet, make_pod, state_of
 from tests.unit.debug.debugged import Debugged, gathering, pages
 from tests.unit.debug.test_pages import slots
@@ -104,6 +106,37 @@ async def test_a_body_over_the_limit_is_refused_whatever_it_asks_for() -> None:
     ]
     [first, *_] = await told(router, model="sql", size="2000")
     assert first.startswith("A request for sql would go to pod-1 now.")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("a\nRequest forged", "contains characters that are not printable"),
+        ("a\x1b[2J", "contains characters that are not printable"),
+        (" a", "begins or ends with a space"),
+        ("a" * 513, "is longer than 512 characters"),
+    ],
+)
+async def test_a_name_that_requests_cannot_have_is_refused_although_a_pod_lists_it(
+    name: str, wrong: str
+) -> None:
+    with pytest.raises(BodyError, match=wrong):
+        checked_model(name)
+
+    [first, second] = await told(Debugged(make_fleet(1, adapters=(name,))), model=name)
+
+    assert first.startswith(f"A request for {visible(name)} would be refused now (bad-model-name):")
+    assert second == f"The name of the model {wrong}."
+
+
+async def test_names_begin_no_line_of_an_explanation() -> None:
+    router = Debugged()
+    router.record("r\nRequest forged", model="sql\nIt went to pod-9", pod="pod-1\x1b[2J")
+
+    page = await gathering(router).decision({"id": "r\nRequest forged"})
+
+    assert not any(line.startswith(("Request forged", "It went")) for line in page.text.split("\n"))
+    assert all(line.isprintable() for line in page.text.split("\n"))
 
 
 async def test_a_filter_that_cannot_be_read_excludes_no_pod() -> None:
