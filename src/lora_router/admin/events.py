@@ -33,7 +33,10 @@ SLOW_SECONDS = 10.0
 STREAM_SECONDS = 600.0
 """A stream ends after that long. The viewer asks again, and passes the gate again."""
 ROUND_SECONDS = 1.0
-_RETRY = b"retry: 2000\n\n"
+RETRY_MILLISECONDS = 500
+"""After that, the page opens a stream that has ended again. It is shorter than the time from which
+on the page says that its connection is lost (``stream.js``)."""
+_RETRY = b"retry: %d\n\n" % RETRY_MILLISECONDS
 
 
 class Viewer:

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from lora_router.counted import counted
 from lora_router.debug.reasons import REASONS
 from lora_router.debug.rows import CandidateRow, DecisionRow, ExplainedDecision, Explanation
+from lora_router.debug.times_of_day import time_of_day
 from lora_router.visible_text import visible
 
 _NAMED = 5
@@ -110,7 +110,7 @@ def told(lines: Iterable[str]) -> str:
 
 
 def _outcome(row: DecisionRow) -> str:
-    at = datetime.fromtimestamp(row.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    at = time_of_day(row.at, "%Y-%m-%d %H:%M:%S UTC")
     name = row.adapter or row.base_model
     asked = row.model or "no model"
     stands = "" if name in ("", asked) else f", which stands for {name}"
