@@ -2,6 +2,9 @@
 # PYTHON=/path/to/python selects the interpreter. Default: the newest supported one on the PATH.
 
 VENV ?= .venv
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV): must be a path without spaces, since make takes what is between them for several files)
+endif
 BIN := $(VENV)/bin
 # Every tool runs as a module. The first line of an installed script cannot hold a path with a space.
 PY := $(BIN)/python

@@ -26,6 +26,7 @@ from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.grpc_messages import prefix
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Methods
+from lora_router.grpc_server.turns import Turns
 from lora_router.telemetry.decisions import DecisionLog
 from lora_router.telemetry.traffic import Traffic
 
@@ -62,6 +63,7 @@ def requests(
         bounds=Bounds(ProcessLimits(), small=limits.stream_window, call_later=_never),
         call_later=_never,
         wake=lambda: None,
+        turns=Turns(lambda _give: None, lambda: 0.0),
     )
     greeting = frames.settings({frames.INITIAL_WINDOW_SIZE: _WIDE}) + frames.window_update(0, _WIDE)
     connection.receive(frames.PREFACE + greeting)

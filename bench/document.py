@@ -1,11 +1,13 @@
 """``docs/performance.md``, generated from one run. Its text is here, its numbers are measured."""
 
+from collections.abc import Mapping
+
 from bench.report import goals_table, tables
 from bench.results import Results
 
 _HEAD = """# Performance
 
-`make performance` measured everything on this page in one run and wrote the page.
+`make performance` measured everything on this page in one run and wrote the page:
 
 """
 _HOW = """
@@ -78,10 +80,14 @@ does not occupy the loop in one piece.
 
 def document(results: Results) -> str:
     """Return the page as Markdown."""
-    machine = "\n".join(f"- {name}: {value}" for name, value in results.machine.items())
-    parts = [_HEAD, goals_table(results).markdown().replace("###", "##", 1), _HOW]
+    machine, run = _listed(results.machine), _listed(results.run)
+    parts = [f"{_HEAD}{run}\n\n", goals_table(results).markdown().replace("###", "##", 1), _HOW]
     parts.append(f"The machine and what ran on it, for {results.seconds / 60:.0f} minutes:\n\n")
     parts.append(f"{machine}\n\n## Tables\n\n")
     for table in tables(results):
         parts += [table.markdown(), _NOTES.get(table.title, ""), "\n"]
     return "".join(parts).rstrip() + "\n"
+
+
+def _listed(notes: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in notes.items())

@@ -163,6 +163,18 @@ def _pod_event(fleet: BenchFleet, *, route: bool) -> Callable[[], object]:
     return take
 
 
+class EndsAtErrors(logging.Handler):
+    """Raises what the router would log as an error, since it measures the cost of the error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise a ``RuntimeError`` with the text of the record."""
+        cause = record.exc_info[1] if record.exc_info else None
+        raise RuntimeError(f"this part failed: {record.getMessage()}") from cause
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -177,6 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Requests that end at once are those of a faulty gateway, which the router would report.
     logging.getLogger("lora_router.extproc").setLevel(logging.ERROR)
+    logging.getLogger("lora_router").addHandler(EndsAtErrors())
     if arguments.instructions is not None:
         if not is_counting():
             raise SystemExit(count_in_new_process("bench.parts"))

@@ -1,7 +1,7 @@
 """The results of a run, and whether they meet the goals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.outside_algorithm import FewestRequests
 from bench.plan import BASE, Point
@@ -30,6 +30,8 @@ class Results:
     """Without scraping, and with a scrape each second."""
     parts: dict[str, float]
     """µs."""
+    run: dict[str, str] = field(default_factory=dict)
+    """When it was made, and of which commit."""
 
     def row(self, point: Point, server: str = ROUTER, transport: str | None = None) -> Row | None:
         """Return the row of a point, for the first transport unless another one is named."""

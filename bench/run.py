@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import router_process, wire
-from bench.machine import notes
-from bench.plan import Plan
+from bench.machine import notes, run_notes
+from bench.plan import FULL, Plan
 from bench.processes import run_module, transports
 from bench.results import Results
 
@@ -24,6 +24,10 @@ async def measure(plan: Plan, *, parts: Sequence[str] | None) -> Results:
         parts: Arguments for ``bench.parts``. ``None``: do not run it.
     """
     began = time.monotonic()
+    # The files may change meanwhile.
+    about = run_notes()
+    if plan != FULL:
+        about["plan"] = "fewer points, each for less time"
 
     def note(what: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
@@ -41,6 +45,7 @@ async def measure(plan: Plan, *, parts: Sequence[str] | None) -> Results:
         found = json.loads(printed)
     return Results(
         machine=notes(),
+        run=about,
         seconds=time.monotonic() - began,
         transports=transports(),
         wire=rows,

@@ -6,6 +6,7 @@ time. A server that is not called costs nothing.
 """
 
 import json
+import re
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from bench.load import Heard, Load
 from bench.own_metrics import OwnMetrics
 from bench.plan import BASE, Plan, Point
 from bench.process_costs import forget_peak, peak_memory_bytes
-from bench.processes import NOOP, SERVE, Processes, run_module, transports
+from bench.processes import NOOP, SERVE, Processes, get, run_module, transports
 from bench.workload import BASE as BASE_MODEL
 from bench.workload import adapters
 from lora_router.demo.stack import free_ports
@@ -28,6 +29,9 @@ ROUTER, NOOP_SERVER, NOTHING = "router", "no-op", "nothing"
 NEVER_SCRAPED = {"pod_metric_refresh_interval_ms": 3_600_000, "metrics_max_age_seconds": 86_400}
 """One scrape at startup, whose snapshot does not become stale."""
 
+_FAILED = r"ext_proc\.failure_mode_allowed"
+"""Envoy's count of calls that failed, and whose requests it has sent on as they were. Answers with
+an error end the load."""
 _MOST_LISTED = 1_000_000
 """Names of adapters in a pods file, those of each pod counted. The router reads files of at most
 ``yaml_document.MAX_NODES`` values."""
@@ -105,12 +109,18 @@ class _Gateway:
     """Envoy, all servers that it calls, and pods that answer at once."""
 
     def __init__(
-        self, plan: Plan, processes: Processes, ways: Sequence[_Way], targets: Sequence[str]
+        self,
+        plan: Plan,
+        processes: Processes,
+        ways: Sequence[_Way],
+        targets: Sequence[str],
+        admin: int,
     ) -> None:
         self._plan = plan
         self._processes = processes
         self._ways = ways
         self._targets = targets
+        self._admin = admin
         self._without: dict[tuple[int, int], Sequence[Heard]] = {}
         """Results without a filter, by body and connections."""
 
@@ -147,7 +157,7 @@ class _Gateway:
                 await processes.until_ready(way.admin)
             await processes.start_envoy("envoy", envoys.gateway(listeners, envoy_admin))
             await processes.until_listening("127.0.0.1", nothing)
-            yield cls(plan, processes, ways, targets)
+            yield cls(plan, processes, ways, targets, envoy_admin)
 
     async def measure(self, point: Point) -> list[Row]:
         """Measure one point on all listeners."""
@@ -168,11 +178,23 @@ class _Gateway:
         for _ in range(rounds):
             for way in ways:
                 heard[way].append(await self._load(way, point))
+        await self._check_no_call_failed()
         without = self._without.setdefault(key, heard[ways[0]])
         return [
             self._row(point, way, heard[way], without, await _not_routed(way) - before[way])
             for way in ways
         ]
+
+    async def _check_no_call_failed(self) -> None:
+        """Check that Envoy has not sent a request on although its server failed.
+
+        Raises:
+            RuntimeError: It has. What was measured is the cost of an error.
+        """
+        page = (await get(self._admin, "/stats?filter=ext_proc")).decode()
+        for way in self._ways:
+            if way.process and (failed := failed_calls(page, way.process)):
+                raise RuntimeError(f"{way.process}: {failed:,} of its calls failed")
 
     async def _load(self, way: _Way, point: Point) -> Heard:
         self._processes.check()
@@ -225,6 +247,17 @@ class _Gateway:
             ),
             not_routed=not_routed,
         )
+
+
+def failed_calls(page: str, listener: str) -> int:
+    """Return how many calls of a listener's server failed.
+
+    Args:
+        page: Envoy's statistics. A listener without failures need not be there.
+        listener: Its name.
+    """
+    found = re.search(rf"^http\.{re.escape(listener)}\.{_FAILED}: (\d+)$", page, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def settings(transport: str, pods_file: Path, grpc_port: int, admin_port: int) -> dict[str, object]:

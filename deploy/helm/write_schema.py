@@ -4,16 +4,22 @@
   refuse, before anything is rolled out.
 - ``files/adapters-rules.json``: the patterns that the templates compare with sources and selectors.
   An error of the schema would show a pattern of hundreds of characters, and not the rule.
+- ``files/algorithms.json``: the names of the built-in algorithms. An image may have others, so that
+  the chart can only warn.
 """
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from lora_router.config.report import settings_schema
 from lora_router.discovery.adapters_schema import adapters_rules, adapters_schema
+from lora_router.routing.registry import GROUP
 
 RULES = Path(__file__).parent / "lora-router" / "files" / "adapters-rules.json"
+ALGORITHMS = Path(__file__).parent / "lora-router" / "files" / "algorithms.json"
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 SCHEMA = Path(__file__).parent / "lora-router" / "values.schema.json"
 ELSEWHERE = {
     "lora_affinity_threshold": "loraAffinityThreshold",
@@ -39,6 +45,12 @@ PORTS = ("grpc_port", "admin_port", "envoy_listen_port")
 def rules() -> str:
     """Return the file that templates/_adapters.tpl reads."""
     return json.dumps(adapters_rules(), indent=2) + "\n"
+
+
+def algorithms() -> str:
+    """Return the file that templates/NOTES.txt reads."""
+    groups = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
+    return json.dumps(sorted(groups[GROUP]), indent=2) + "\n"
 
 
 def up_to_date(text: str) -> str:
@@ -79,3 +91,4 @@ def _allow_null(schema: dict[str, Any]) -> None:
 if __name__ == "__main__":
     SCHEMA.write_text(up_to_date(SCHEMA.read_text()))
     RULES.write_text(rules())
+    ALGORITHMS.write_text(algorithms())

@@ -116,6 +116,8 @@ class App(Front):
         )
         if part is not None:
             self.debug.loading = part.answers
+            if hub is not None and self.leadership is None and self.loader_lease is None:
+                part.tell_peers(hub, hub.use_may_load)
             self._readiness.add_details(part.status)
             self._readiness.add_condition(part.unread)
         return part

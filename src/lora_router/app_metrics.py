@@ -228,8 +228,9 @@ def add_worker_metrics(
     ready: Callable[[], int],
     restarts: Callable[[], int],
     refused_connections: Callable[[], int],
+    nameless_readings: Callable[[], int],
 ) -> None:
-    """Add how many workers serve, how often one was replaced, and what none took, to the page."""
+    """Add how many workers serve, how often one was replaced, and what they lack, to the page."""
     _add_refused_connections(telemetry, refused_connections)
     telemetry.add_gauge(
         "lora_router_ready_workers", "Workers that are ready. Only with workers above 1.", ready
@@ -239,12 +240,18 @@ def add_worker_metrics(
         "Workers that ended or hung and were started again. Only with workers above 1.",
         restarts,
     )
+    telemetry.add_counter(
+        "lora_router_nameless_readings_total",
+        "Readings of pods that workers got without the names of adapters, because they were too "
+        "many or not valid Unicode. Only with workers above 1.",
+        nameless_readings,
+    )
 
 
 def _add_refused_connections(telemetry: Telemetry, read: Callable[[], int]) -> None:
     telemetry.add_counter(
         "lora_router_refused_connections_total",
-        "Connections closed because grpc_max_connections were open, or because no worker was "
-        "there to take them.",
+        "Connections closed because grpc_max_connections were open, because no worker was there to "
+        "take them, or because a worker had no file descriptors left.",
         read,
     )

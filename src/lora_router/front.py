@@ -172,6 +172,9 @@ class Front:
     def hurry(self) -> None:
         """End a drain at once. Envoy finishes the answers that it is sending."""
         self._hurry.set()
+        # Decisions first, so that they reach Envoy before the streams are closed.
+        self.director.drain(0)
+        self.transport.hurry()
 
     async def _serve(self) -> None:
         """Listen. Readiness is not reported yet.
@@ -200,25 +203,20 @@ class Front:
         if self.peering is not None:
             self.peering.drain()
         await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
-        drain_seconds = settings.drain_timeout_seconds
+        drain_seconds = 0.0 if self._hurry.is_set() else settings.drain_timeout_seconds
         # The last decisions must reach Envoy before the streams are closed.
         decided_in = drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5)
         await stop_part("held requests", self._drain_held(decided_in))
         await stop_part(
             "transport",
             self._drain_transport(drain_seconds),
-            drain_seconds + _DRAIN_EXTRA_SECONDS,
+            settings.drain_timeout_seconds + _DRAIN_EXTRA_SECONDS,
         )
 
     async def _drain_held(self, seconds: float) -> None:
         self.director.drain(seconds)
 
     async def _drain_transport(self, seconds: float) -> None:
-        if not await unless(self._hurry, self._drain_streams(seconds)):
-            self.director.drain(0)
-            await self._drain_streams(0)
-
-    async def _drain_streams(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %s closed", counted(closed, "open stream"))
 

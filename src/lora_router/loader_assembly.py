@@ -1,9 +1,9 @@
 """Makes the loader and what it needs, from the settings."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lora_router.adapter_assembly import DeclaredParts
 from lora_router.adapters.demand import Demand, DemandMeter
@@ -12,6 +12,7 @@ from lora_router.adapters.first_places import WaitsForAdapters
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.orders import Orders
 from lora_router.adapters.planner import Planner
+from lora_router.clock import Timer
 from lora_router.config.settings import Settings
 from lora_router.debug.loading import Loading
 from lora_router.fleet.fleet import Fleet
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lora_router.adapters.first_use import FirstUse
     from lora_router.kubernetes_assembly import ModelAdapterParts
     from lora_router.peering.hub import Hub
-    from lora_router.peering.reading_exchange import ReadingHub
     from lora_router.replication.leadership import Leadership
     from lora_router.replication.loader_lease import LoaderLease
 
@@ -36,7 +36,28 @@ GRACE_SECONDS = 0.3
 """Time until the requests that were on their way to an adapter that is withdrawn have arrived."""
 GRACE_SECONDS_OF_SEVERAL = 1.0
 """The same where other processes have to learn that it is withdrawn."""
+_HEARD_SECONDS = 0.5
+"""After so long, all peers know that this router may load. It does not load before, because another
+one may do so until it knows that."""
 _WORKER = re.compile(r"-worker-[0-9]+-[0-9a-f]+$")
+
+
+class LoadingPeers(Protocol):
+    """The peers, as far as it matters which router loads."""
+
+    @property
+    def name(self) -> str:
+        """The name of this router among them."""
+
+    @property
+    def peers(self) -> Collection[str]:
+        """The names of all peers."""
+
+    def loaders(self) -> Collection[str]:
+        """Return the peers that may be the ones that load adapters.
+
+        They are not starting or stopping, and adapters may be declared to them.
+        """
 
 
 class LoaderPart:
@@ -55,8 +76,20 @@ class LoaderPart:
         """Answers questions about the loader, and gives it orders."""
         self.resources = resources
         """The resources of Kubernetes that declare adapters, if any do."""
+        self._peers: LoadingPeers | None = None
+        self._tell: Callable[[bool], None] = lambda _: None
+        self._timer: Timer | None = None
         self._meter = meter
         self._calls = calls
+
+    def tell_peers(self, peers: LoadingPeers, tell: Callable[[bool], None]) -> None:
+        """Let peers know while this router may be the one that loads. Call it before ``start``.
+
+        Args:
+            peers: The peers.
+            tell: Tells them whether it may.
+        """
+        self._peers, self._tell = peers, tell
 
     def follow(self, supervisor: Supervisor) -> None:
         """Begin to follow what declares adapters on Kubernetes."""
@@ -74,11 +107,18 @@ class LoaderPart:
     def start(self) -> None:
         """Begin to load: the fleet is known."""
         self._meter.start()
-        self.loader.start()
+        self._tell(True)
+        if self._peers is None or not self._peers.peers:
+            self.loader.start()
+        else:
+            self._timer = LoopClock().call_later(_HEARD_SECONDS, self.loader.start)
 
     async def stop(self) -> None:
         """Start no more calls, and close all connections."""
+        if self._timer is not None:
+            self._timer.cancel()
         self.loader.stop()
+        self._tell(False)
         self._meter.stop()
         await self._calls.close()
 
@@ -189,13 +229,13 @@ def make_loader(  # noqa: PLR0913, PLR0917 -- the parts that it connects
 def loader_choice(
     leadership: "Leadership | None",
     lease: "LoaderLease | None",
-    hub: "ReadingHub | None",
+    hub: LoadingPeers | None,
 ) -> Callable[[], bool]:
     """Return what says whether this router is the one that loads.
 
     Where a Lease decides which router leads, or which one loads, that one does. Else the first of
-    all routers that hear each other does. If they do not hear each other, several load. That does
-    no harm, because all of them do the same.
+    all routers that hear each other, and that may load, does. If they do not hear each other,
+    several load. That does no harm, because all of them do the same.
 
     Args:
         leadership: Which router leads, if one does.
@@ -211,10 +251,10 @@ def loader_choice(
     return lambda: True
 
 
-def is_first(hub: "ReadingHub") -> bool:
-    """Return whether a router is the first by name of itself and its peers.
+def is_first(hub: LoadingPeers) -> bool:
+    """Return whether a router is the first by name of itself and its peers that may load.
 
     The workers of one router count as one.
     """
     own = _WORKER.sub("", hub.name)
-    return all(own <= _WORKER.sub("", peer) for peer in hub.peers)
+    return all(own <= _WORKER.sub("", peer) for peer in hub.loaders())

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from lora_router.adapters.calls import OUTCOMES, Action
 from lora_router.adapters.loader import Loader
-from lora_router.adapters.steps import REASONS
+from lora_router.adapters.step_kinds import REASONS
 from lora_router.telemetry.catalog import CATALOG
 
 RESULTS = ("written", "conflict", "failed")

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Callable
 
 from lora_router.app import App
@@ -11,7 +10,7 @@ from lora_router.config.settings import Settings
 from lora_router.config.sources import LoadedSettings
 from lora_router.garbage import collect_less_often
 from lora_router.reload import Reload
-from lora_router.signals import hangups
+from lora_router.signals import hangups, stops
 from lora_router.supervision import unless
 from lora_router.workers.parent import Parent
 
@@ -39,8 +38,7 @@ async def serve(settings: Settings, load: Callable[[], LoadedSettings]) -> None:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped)
+    stops.follow(lambda: loop.call_soon_threadsafe(stopped))
     loop.set_exception_handler(app.supervisor.callback_failed)
     reload = Reload(app, settings, load)
     app.supervisor.keep("reload", reload.run)
@@ -52,4 +50,5 @@ async def serve(settings: Settings, load: Callable[[], LoadedSettings]) -> None:
         log.info("received a signal, draining")
     finally:
         await app.stop()
+        stops.ignore()
         hangups.ignore()

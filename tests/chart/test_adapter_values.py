@@ -58,7 +58,7 @@ def test_model_adapters_are_followed_and_only_their_status_is_written(
     documents = render({**MODEL_ADAPTERS, "discovery": {"scope": scope}})
     assert in_force(documents, tmp_path).model_adapters
     kind = "ClusterRole" if scope == "cluster" else "Role"
-    name = "models-test-lora-router" if scope == "cluster" else "test-lora-router"
+    name = "models-test-lora-router-8edcc26c" if scope == "cluster" else "test-lora-router"
     assert [each for each in rules(documents, kind, name) if each["apiGroups"] == [AIBRIX]] == [
         {"apiGroups": [AIBRIX], "resources": ["modeladapters"], "verbs": ["list", "watch"]},
         {"apiGroups": [AIBRIX], "resources": ["modeladapters/status"], "verbs": ["patch"]},

@@ -46,3 +46,12 @@ def test_without_a_token_nothing_of_it_is_installed(tmp_path: Path) -> None:
     assert in_force(documents, tmp_path).admin_token_file is None
     assert "admin-token" not in str(documents)
     assert secrets(documents) == ["peers"]
+
+
+def test_with_secrets_of_its_own_each_rendering_is_the_same() -> None:
+    """As docs/kubernetes.md tells users of Argo CD, which cannot read what is in the cluster."""
+    values = {"peering": {"secretName": "routers"}, "adminToken": {"secretName": "routers"}}
+
+    assert render(values) == render(values)
+    assert secrets(render(values)) == []
+    assert render() != render()

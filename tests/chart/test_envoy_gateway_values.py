@@ -333,12 +333,32 @@ def test_any_address_has_room_for_the_longest_hold_in_the_patch(
     assert processor(documents)["messageTimeout"] == "5s"
 
 
-@pytest.mark.parametrize(("timeout", "text"), [(5, "5s"), (0.25, "250ms"), (1.5, "1500ms")])
+@pytest.mark.parametrize(
+    ("timeout", "text"),
+    [
+        (5, "5s"),
+        (0.25, "250ms"),
+        (1.5, "1500ms"),
+        (99.999, "99999ms"),
+        (100.5, "100s500ms"),
+        (3600, "3600s"),
+        (0.0011, "2ms"),
+    ],
+)
 def test_times_are_written_as_the_gateway_api_has_them(timeout: float, text: str) -> None:
     values = behind_envoy_gateway()
     values["gateway"]["messageTimeoutSeconds"] = timeout  # type: ignore[index]
     documents = render(values | {"settings": {"max_hold_seconds": 0}})
     assert processor(documents)["messageTimeout"] == text
+
+
+@pytest.mark.parametrize(
+    ("idle", "text"), [(86400, "86400s"), (0.001, "1ms"), (3000.25, "3000s250ms")]
+)
+def test_a_time_has_at_most_five_digits_in_a_row(idle: float, text: str) -> None:
+    values = behind_envoy_gateway() | {"settings": {"envoy_pod_idle_seconds": idle}}
+    timeout = one(render(values), "BackendTrafficPolicy")["spec"]["timeout"]
+    assert timeout["http"]["connectionIdleTimeout"] == text
 
 
 def test_other_modes_install_none_of_it() -> None:

@@ -286,6 +286,74 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             'autoscaling.targets.cpu: needed with autoscaling.source "cpu"',
         ),
         (
+            {"settings": {"admin_host": "127.0.0.1"}},
+            'settings.admin_host: "127.0.0.1" is a loopback address',
+        ),
+        ({"settings": {"grpc_host": "::1"}}, 'settings.grpc_host: "::1" is a loopback address'),
+        ({"settings": {"admin_host": "Localhost"}}, "is a loopback address"),
+        (
+            with_mode("sidecar", sidecar={"port": 9901}),
+            "gateway.sidecar.port: 9901 is the port of Envoy's admin pages",
+        ),
+        (
+            with_mode("sidecar") | {"settings": {"envoy_admin_port": 50052}},
+            "settings.envoy_admin_port: 50052 is a port of the router",
+        ),
+        (
+            with_mode("sidecar", sidecar={"maxHeapBytes": 2**30}),
+            "gateway.sidecar.maxHeapBytes: 1073741824 must be below "
+            "gateway.sidecar.resources.limits.memory (1Gi)",
+        ),
+        (
+            with_mode("sidecar") | {"settings": {"envoy_max_heap_bytes": 2**40}},
+            "gateway.sidecar.maxHeapBytes: 1099511627776 must be below",
+        ),
+        (
+            {"discovery": {"selector": "a in ("}},
+            'discovery.selector: "a in (": must be a Kubernetes label selector',
+        ),
+        (
+            {"settings": {"kubernetes_selector": " "}},
+            'settings.kubernetes_selector: " ": must be a Kubernetes label selector',
+        ),
+        (
+            {"settings": {"outlier_max_ejection_seconds": 0.5}},
+            "settings.outlier_max_ejection_seconds: 0.5 must be at least "
+            "outlier_min_ejection_seconds, 1",
+        ),
+        (
+            {"settings": {"model_header": "Routing-Strategy"}},
+            'settings: two headers have the name "routing-strategy": all names must differ',
+        ),
+        (
+            {"settings": {"tenant_header": "x-a", "priority_header": "x-a"}},
+            'settings: two headers have the name "x-a": all names must differ',
+        ),
+        ({"settings": {"target_pod_header": "x y"}}, "at '/settings/target_pod_header'"),
+        ({"settings": {"peers": "no-port"}}, "at '/settings/peers'"),
+        ({"settings": {"admin_host": "[::]"}}, "at '/settings/admin_host'"),
+        ({"settings": {"max_hold_seconds": 3596}}, "at '/settings/max_hold_seconds': maximum"),
+        ({"settings": {"first_use_seconds": 3596}}, "at '/settings/first_use_seconds': maximum"),
+        (
+            {"gateway": {"messageTimeoutSeconds": 3601}},
+            "at '/gateway/messageTimeoutSeconds': maximum",
+        ),
+        (
+            behind_envoy_gateway() | {"settings": {"max_hold_seconds": 3595.5}},
+            "at '/settings/max_hold_seconds': maximum",
+        ),
+        (
+            with_mode(
+                "envoy-gateway",
+                messageTimeoutSeconds=6,
+                envoyGateway={"backends": [{"name": "vllm", "port": 8000}]},
+            )
+            | {"settings": {"max_hold_seconds": 3595}},
+            "gateway.messageTimeoutSeconds: with 6 s, and requests held for up to 3595 s "
+            "(settings.max_hold_seconds, and first_use_seconds where adapters are loaded), Envoy "
+            "would wait for 3601 s",
+        ),
+        (
             {"autoscaling": {"enabled": True, "source": "keda"}},
             "autoscaling.keda.serverAddress: the URL of Prometheus is needed",
         ),

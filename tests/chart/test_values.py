@@ -1,5 +1,6 @@
 """The effect of the chart's values, rendered with the real Helm engine."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_the_schema_knows_the_settings_and_the_adapters_of_this_version() -> Non
     text = (CHART / "values.schema.json").read_text()
     assert module.up_to_date(text) == text, "run `make schema`"
     assert module.RULES.read_text() == module.rules(), "run `make schema`"
+    assert module.ALGORITHMS.read_text() == module.algorithms(), "run `make schema`"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,16 @@ def test_a_long_tag_is_still_a_label(tag: str, label: str) -> None:
 
 @pytest.mark.parametrize(
     ("workers", "limit", "needed"),
-    [(1, "64Mi", ""), (3, "1Gi", ""), (4, "1Gi", "1324Mi"), (4, "2Gi", "")],
+    [
+        (1, "316Mi", ""),
+        (1, "300Mi", "316Mi"),
+        (1, "0.25Gi", "316Mi"),
+        (1, "500M", ""),
+        (3, "1Gi", ""),
+        (4, "1Gi", "1324Mi"),
+        (4, "1073741824", "1324Mi"),
+        (4, "2Gi", ""),
+    ],
 )
 def test_the_notes_warn_of_workers_that_do_not_fit_into_the_memory(
     workers: int, limit: str, needed: str
@@ -254,10 +265,25 @@ def test_the_notes_warn_of_workers_that_do_not_fit_into_the_memory(
         files = chart.render(values, name="test", namespace="models")
     [notes] = [text for name, text in files.items() if name.endswith("NOTES.txt")]
 
-    warnings = [line for line in notes.splitlines() if "workers may need" in line]
-    assert [f"{workers} workers may need {needed} of memory" in line for line in warnings] == (
+    who = "A router" if workers == 1 else f"{workers} workers"
+    warnings = [line for line in notes.splitlines() if "may need" in line]
+    assert [f"{who} may need {needed} of memory" in line for line in warnings] == (
         [True] if needed else []
     )
+
+
+@pytest.mark.parametrize("name", ["lora-placement", "lora-placment"])
+def test_the_notes_warn_of_an_algorithm_that_the_image_may_not_have(name: str) -> None:
+    with helm.Chart.load(CHART) as chart:
+        files = chart.render({"settings": {"algorithm": name}}, name="test", namespace="models")
+    [notes] = [text for name, text in files.items() if name.endswith("NOTES.txt")]
+
+    assert ("settings.algorithm is" in notes) == (name not in built_in())
+
+
+def built_in() -> list[str]:
+    names: list[str] = json.loads((CHART / "files/algorithms.json").read_text())
+    return names
 
 
 def test_a_release_with_a_dot_in_its_name_has_names_without() -> None:

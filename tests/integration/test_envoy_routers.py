@@ -105,6 +105,24 @@ async def test_answers_that_run_are_not_lost_with_the_router(tmp_path: Path, kin
         assert answers.lost == 0
 
 
+async def test_a_second_signal_ends_the_drain_and_no_answer_is_cut(
+    tmp_path: Path, transport: str
+) -> None:
+    """Envoy ends all streams of a connection whose GOAWAYs name a rising last stream."""
+    config = {"transport": transport, "drain_delay_seconds": 0, "drain_timeout_seconds": 30}
+    async with site(
+        tmp_path, pods(), routers=1, envoy_fail_open=False, patient=True, **config
+    ) as gate:
+        await gate.until_it_has_routers(1)
+        router = gate.routers[0]
+        async with gate.running(20, 6.0) as answers:
+            router.process.send_signal(signal.SIGTERM)
+            # Open streams are waited for, and the gateway has read that no new ones are served.
+            await asyncio.sleep(1.5)
+            await router.end(signal.SIGTERM)
+        assert (answers.cut, answers.lost) == (0, 0)
+
+
 async def test_a_name_stands_for_all_its_addresses_and_those_that_answer_are_used(
     tmp_path: Path,
 ) -> None:

@@ -18,6 +18,7 @@ from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.server import GrpcServer
 from lora_router.grpc_server.violations import ErrorCode
 from lora_router.grpc_server.wire import Wire
+from lora_router.steps import all_at_once
 from tests.integration.certificates import Certificates
 from tests.unit.grpc_server.echo import Echo
 from tests.unit.grpc_server.peer import MAX_MESSAGE, block, message
@@ -301,7 +302,7 @@ async def test_a_drain_meets_a_gateway_that_leaves_at_that_moment() -> None:
         wire, left = Wire(served.server), Left()
         wire.connection_made(left)
 
-        wire.let_go()
+        all_at_once(wire.let_go())
 
         assert left.aborted
         wire.connection_lost(None)

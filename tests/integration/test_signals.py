@@ -99,6 +99,36 @@ async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) ->
         await lines(process, "SIGHUP: reloading")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_signal_during_the_start_ends_it_as_one_after_the_start(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    (tmp_path / "pods.yaml").write_text("pods: []")
+    served = Served(tmp_path, {"workers": workers})
+    async with served.run() as process:
+        async with asyncio.timeout(60):
+            while not handles_hangups(process):
+                await asyncio.sleep(0.001)
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert b"Traceback" not in served.output
+
+
+async def test_two_signals_during_the_start_end_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "pods.yaml").write_text("pods: []")
+    served = Served(tmp_path, {})
+    async with served.run() as process:
+        async with asyncio.timeout(60):
+            while not handles_hangups(process):
+                await asyncio.sleep(0.001)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+        # A machine that is busy may deliver the second one late.
+        assert await asyncio.wait_for(process.wait(), 60) in {0, 128 + 2, 128 + 15}
+    assert b"Traceback" not in served.output
+
+
 async def test_a_hangup_reloads(tmp_path: Path) -> None:
     async with EchoPod("vllm-0") as pod:
         (tmp_path / "pods.yaml").write_text("pods: []")

@@ -17,6 +17,8 @@ from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.transport import PROCESS_PATH, SERVICE, Transport
 from lora_router.extproc.transport_error import TransportError
+from lora_router.grpc_server.pb.reflection_pb2 import ServerReflectionRequest
+from lora_router.grpc_server.reflection import METHOD, SERVICES
 from tests.fleet import make_fleet
 from tests.integration.calls import end_of
 from tests.integration.certificates import Certificates
@@ -331,6 +333,34 @@ async def let_go_by_a_drain(transport: str, seconds: float) -> int:
         assert await stays.code() == grpc.StatusCode.OK
         assert served.idle
         return let_go
+
+
+async def test_a_hurried_drain_lets_streams_go_at_once(
+    served: Served, channel: grpc.aio.Channel
+) -> None:
+    stays = served.process(channel)
+    await route(stays)
+    draining = asyncio.create_task(served.transport.drain(600))
+    await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    served.transport.hurry()
+    async with asyncio.timeout(60):
+        assert await draining == 1
+    assert await stays.code() == grpc.StatusCode.OK
+
+
+async def test_a_drain_ends_calls_that_watch_or_ask(
+    served: Served, channel: grpc.aio.Channel
+) -> None:
+    watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    await watched.read()
+    asking = channel.stream_stream(f"/{SERVICES[0]}/{METHOD}")()
+    await asking.write(ServerReflectionRequest(list_services="").SerializeToString())
+    await asking.read()
+    async with asyncio.timeout(60):
+        draining = asyncio.create_task(served.transport.drain(600))
+        for call in (watched, asking):
+            assert await call.code() == grpc.StatusCode.UNAVAILABLE
+        assert await draining == 0
 
 
 async def test_a_drain_of_nothing_takes_no_time(served: Served, channel: grpc.aio.Channel) -> None:

@@ -122,6 +122,13 @@ _OTHERS = (
     'lora_router_build_info{namespace="others",job="fleet-b",instance="router-9:8080",'
     'version="0.1.0"}'
 )
+_DOWN = 'up{namespace="models",job="lora-router",instance="router-3:8080"}'
+_WAS_ROUTER = _DOWN.replace("up{", "lora_router_build_info{")
+_ALONE_FOR_HOURS = {
+    **dict.fromkeys(HEALTHY, GONE),
+    _DOWN.replace("router-3", "router-1"): "1+0x600",
+    _WAS_ROUTER.replace("router-3", "router-1"): "1+0x600",
+}
 _STANDBY = {
     "lora_router_leader@1{}": flat(1),
     "lora_router_leader@2{}": flat(0),
@@ -212,6 +219,14 @@ CASES = (
         at="2h",
     ),
     Case(
+        "LoraRouterGetsNoRequests",
+        # The gateway goes past the router for longer than the alert looks back.
+        {**_ALONE_FOR_HOURS, _ROUTED_BEFORE: "0+600x70 42000+0x530"},
+        # Requests come again.
+        {**_ALONE_FOR_HOURS, _ROUTED_BEFORE: "0+600x70 42000+0x330 42000+600x200"},
+        at="8h",
+    ),
+    Case(
         "LoraRouterNoReadyPods",
         {'lora_router_pods{state="ready"}': flat(0)},
         {'lora_router_pods{state="ready"}': flat(1)},
@@ -249,6 +264,21 @@ CASES = (
         {"lora_router_unread_namespaces{}": "1+0x30 0+0x170"},
     ),
     Case("LoraRouterDown", {"up@2{}": "1+0x20 0+0x180"}, {"up@2{}": "1+0x39 0+0x0 1+0x159"}),
+    Case(
+        "LoraRouterDown",
+        # It fails for longer than Prometheus looks back for what it was.
+        {**_ALONE_FOR_HOURS, _DOWN: "1+0x20 0+0x580", _WAS_ROUTER: "1+0x20 stale"},
+        # A pod that is removed is no target any more.
+        {**_ALONE_FOR_HOURS, _DOWN: "1+0x20 0+0x30 stale", _WAS_ROUTER: "1+0x20 stale"},
+        at="8h",
+    ),
+    Case(
+        "LoraRouterDown",
+        # It has never answered.
+        {_DOWN: flat(0)},
+        # In a job that has other pods too, it may be one of those.
+        {_DOWN: flat(0), _DOWN.replace("router-3", "vllm-1"): flat(1)},
+    ),
     Case(
         "LoraRouterAbsent",
         dict.fromkeys(HEALTHY, GONE),

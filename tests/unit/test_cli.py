@@ -363,13 +363,21 @@ def test_a_reader_that_goes_away_is_no_traceback(arguments: list[str]) -> None:
     assert (result.returncode, result.stderr) == (1, b"")
 
 
+FROM_A_TERMINAL = """
+import os, signal, sys
+# A shell lets what it runs in the background ignore this signal, and the tests with it.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "lora_router", *sys.argv[1:]])
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["scrape"], ["probe", "--timeout", "30", "--http"]])
 def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/readyz"
         with subprocess.Popen(
-            [sys.executable, "-m", "lora_router", *arguments, url], stderr=subprocess.PIPE
+            [sys.executable, "-c", FROM_A_TERMINAL, *arguments, url], stderr=subprocess.PIPE
         ) as process:
             silent.accept()
             process.send_signal(signal.SIGINT)

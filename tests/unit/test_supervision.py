@@ -382,6 +382,7 @@ EXEMPT = {
     "supervision.py": "here they are made",
     "grpc_server/acceptor.py": "opens one connection, and ends; its failure is that connection's",
     "endpoint_discovery/grpcio_handler.py": "the call that makes it waits for it",
+    "peering/addresses.py": "they end with the supervised task that waits for all of them",
     "peering/aio_link.py": "the link waits for both of its tasks",
     "peering/redis_channel.py": "the supervised task waits for both of its tasks",
     "simulator/driver.py": "the simulated server is no part of the router",

@@ -3,8 +3,11 @@
 A shell script stands for Python, so nothing is installed here.
 """
 
+import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "venv"
-TOOLS = ("basename", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sh", "touch")
+TOOLS = ("basename", "cat", "chmod", "cp", "dirname", "env", "mkdir", "rm", "sh", "touch")
 
 PYTHON = r"""#!/bin/sh
 version=VERSION
@@ -23,7 +26,7 @@ case "$*" in
   --version) echo "Python $version" ;;
   "-m venv --clear "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
   "-m pip --version") ;;
-  "-m pip "*) echo "$*" >>"$LOG"; case "$*" in *"$FAILING"*) exit 1 ;; esac ;;
+  "-m pip "*) echo "$*" >>"$LOG"; env >"$LOG.env"; case "$*" in *"$FAILING"*) exit 1 ;; esac ;;
   *) exit 64 ;;
 esac
 """
@@ -53,13 +56,21 @@ class Machine:
     def stamps(self) -> set[str]:
         return {name for name in (".demo", ".dev", ".clients") if (self.venv / name).exists()}
 
-    def make(self, lock: str, failing: str = "nothing") -> subprocess.CompletedProcess[str]:
+    @property
+    def pips_variables(self) -> dict[str, str]:
+        lines = (self.folder / "log.env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line.startswith("PIP_"))
+
+    def make(
+        self, lock: str, failing: str = "nothing", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self.folder / "bin" / "sh", SCRIPT, lock, self.venv],
             env={
                 "PATH": str(self.folder / "bin"),
                 "LOG": str(self.folder / "log"),
                 "FAILING": failing,
+                **variables,
             },
             capture_output=True,
             text=True,
@@ -128,8 +139,8 @@ def test_it_installs_what_the_lock_names_and_the_project_and_checks(machine: Mac
 
     assert machine.make("demo").returncode == 0
     assert machine.installs == [
-        "-m pip install -q --no-deps --require-hashes -r requirements/demo.txt",
-        "-m pip install -q --no-deps --no-build-isolation -e .",
+        "-m pip install -q --target  --no-deps --require-hashes -r requirements/demo.txt",
+        "-m pip install -q --target  --no-deps --no-build-isolation -e .",
         "-m pip check",
     ]
     assert machine.stamps == {".demo"}
@@ -139,6 +150,63 @@ def test_it_installs_what_the_lock_names_and_the_project_and_checks(machine: Mac
 
     assert machine.make("clients").returncode == 0
     assert machine.stamps == {".clients"}
+
+
+def test_pip_keeps_its_index_and_nothing_that_installs_elsewhere_or_something_else(
+    machine: Machine,
+) -> None:
+    machine.has("python3", "3.12.4")
+    index = {
+        "PIP_INDEX_URL": "https://mirror.test/simple",
+        "PIP_EXTRA_INDEX_URL": "https://more.test/simple",
+        "PIP_TRUSTED_HOST": "mirror.test",
+        "PIP_CERT": "/ca.pem",
+        "PIP_PROXY": "http://proxy.test",
+        "PIP_CACHE_DIR": "/cache",
+        "PIP_CONFIG_FILE": "/pip.conf",
+        "PIP_FIND_LINKS": "/wheels",
+    }
+    wrong = ("TARGET", "PREFIX", "ROOT", "PYTHON", "EDITABLE", "REQUIREMENT", "CONSTRAINT")
+    switches = ("USER", "REQUIRE_VIRTUALENV", "REQUIRE_HASHES", "DRY_RUN")
+
+    machine.make(
+        "demo",
+        **index,
+        **{f"PIP_{name}": "/elsewhere" for name in wrong},
+        **{f"PIP_{name}": "1" for name in switches},
+    )
+
+    assert machine.pips_variables == {
+        **index,
+        **{f"PIP_{name}": "0" for name in switches},
+        "PIP_NO_INPUT": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+
+
+@pytest.mark.slow
+def test_a_folder_in_a_pip_conf_is_not_where_pip_installs(tmp_path: Path) -> None:
+    """With the real pip, which reads no variable that is empty."""
+    [install] = [line for line in SCRIPT.read_text().splitlines() if "pip install" in line]
+    wheel = tmp_path / "nothing-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("nothing.py", "")
+        about = "nothing-1.dist-info"
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    (tmp_path / "pip.conf").write_text(f"[global]\ntarget = {tmp_path / 'elsewhere'}\n")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+
+    subprocess.run(
+        ["sh", "-c", f"python=$1; shift; {install}", "sh", python, "--no-index", wheel],
+        env={"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")},
+        check=True,
+    )
+
+    assert not (tmp_path / "elsewhere").exists()
+    subprocess.run([python, "-c", "import nothing"], check=True)
 
 
 @pytest.mark.parametrize("step", ["requirements/dev.txt", "-e .", "check"])
@@ -161,3 +229,17 @@ def test_an_environment_that_was_not_finished_or_was_moved_is_made_anew(machine:
 
     (machine.venv / ".place").write_text("/another/checkout\n")
     assert "Making" in machine.make("demo").stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_refuses_a_folder_whose_name_it_would_take_for_two() -> None:
+    done = subprocess.run(
+        ["make", "VENV=/an environment", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert "VENV=/an environment: must be a path without spaces" in done.stderr

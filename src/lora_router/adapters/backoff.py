@@ -5,8 +5,9 @@ Rules:
 - The pause of a pod and an adapter doubles with each failure in a row, up to ``LONGEST_SECONDS``.
   Jitter keeps pods that failed together from trying together.
 - A failure of one adapter delays no other adapter, and a failure on one pod delays no other pod.
-- But if ``FEW_PODS`` pods or more say that they cannot load an adapter, its source is at fault.
-  For requests that wait for it, it is tried on one more pod at a time, with pauses that double.
+- But if ``FEW_PODS`` pods or more say that they cannot load an adapter, or do not answer in time,
+  its source is at fault. It is then tried on one more pod at a time, with pauses that double.
+- A call that is not answered in time takes minutes of a pod, so the pauses after it are longer.
 - At most ``MAX_FAILURES`` pairs are kept. Those that failed longest ago are forgotten first, and so
   are tried again sooner.
 """
@@ -20,6 +21,9 @@ from lora_router.fleet.pod_state import PodState
 
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 300.0
+FIRST_SILENT_SECONDS = 30.0
+LONGEST_SILENT_SECONDS = 600.0
+"""The same after a call that was not answered in time, and for a pod that takes no calls."""
 MAX_FAILURES = 16_384
 FEW_PODS = 3
 """A higher value loads adapters sooner that few pods can reach. A lower one costs fewer calls for
@@ -41,10 +45,15 @@ class Failure:
     since: float
     """When it failed first."""
     count: int = 0
+    at: float = 0.0
+    """When it failed last."""
     next_at: float = 0.0
     """When it is tried again."""
     refused_at: float | None = None
-    """When the pod said that it cannot load this adapter; ``None``: it failed in another way."""
+    """When the pod said that it cannot load this adapter, or did not answer in time; ``None``: it
+    failed in another way."""
+    is_silent: bool = False
+    """Whether the pod did not answer in time."""
     is_told: bool = False
     """Whether the log has named it, with this reason."""
 
@@ -61,11 +70,20 @@ def refused_until(failures: Iterable[Failure]) -> float:
     Args:
         failures: All failures of the adapter.
     """
-    refused = [each.refused_at for each in failures if each.refused_at is not None]
+    refused = [(each.refused_at, each) for each in failures if each.refused_at is not None]
     if len(refused) < FEW_PODS:
         return float("-inf")
+    at, last = max(refused, key=lambda each: each[0])
+    first, longest = _pauses(is_silent=last.is_silent)
     doublings = min(30, len(refused) - FEW_PODS)
-    return max(refused) + min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**doublings)
+    return at + min(longest, first * 2.0**doublings)
+
+
+def _pauses(*, is_silent: bool) -> tuple[float, float]:
+    """Return the first pause and the longest one."""
+    if is_silent:
+        return FIRST_SILENT_SECONDS, LONGEST_SILENT_SECONDS
+    return FIRST_SECONDS, LONGEST_SECONDS
 
 
 class Failures:
@@ -102,7 +120,14 @@ class Failures:
         return self._of_pods.get(state, _NO_ADAPTERS)
 
     def failed(
-        self, state: PodState, name: str, action: str, reason: str, *, is_refused: bool = False
+        self,
+        state: PodState,
+        name: str,
+        action: str,
+        reason: str,
+        *,
+        is_refused: bool = False,
+        is_silent: bool = False,
     ) -> Failure:
         """Record a failure, and return it.
 
@@ -112,6 +137,7 @@ class Failures:
             action: ``load`` or ``unload``.
             reason: What the pod said.
             is_refused: Whether it said that it cannot load this adapter.
+            is_silent: Whether it did not answer in time.
         """
         now = self._now()
         of_pod = self._of_pods.setdefault(state, {})
@@ -125,9 +151,11 @@ class Failures:
             self._count += 1
         if (failure.action, failure.reason) != (action, reason):
             failure.action, failure.reason, failure.is_told = action, reason, False
-        failure.refused_at = now if is_refused else None
+        failure.at, failure.is_silent = now, is_silent
+        failure.refused_at = now if is_refused or is_silent else None
         failure.count += 1
-        failure.next_at = now + pause(failure.count, self._rng, FIRST_SECONDS, LONGEST_SECONDS)
+        first, longest = _pauses(is_silent=is_silent)
+        failure.next_at = now + pause(failure.count, self._rng, first, longest)
         return failure
 
     def succeeded(self, state: PodState, name: str) -> bool:

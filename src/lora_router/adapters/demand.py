@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from lora_router.adapters.slices import Slices, Work
+from lora_router.adapters.trouble import Troubles, no_trouble
 from lora_router.clock import Clock, Timer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
@@ -48,6 +49,8 @@ class Demand:
     """Mean number of requests in flight of all adapters."""
     replacing: Set[str] = frozenset()
     """New versions for which the place of an older copy is being cleared."""
+    trouble: Troubles = no_trouble
+    """Returns what hinders the loads of an adapter."""
 
 
 class DemandMeter:

@@ -6,25 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count, islice
+from typing import TypeAlias
 
 from lora_router.adapters.call_limit import CallsLeft, limit_of
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import BURST_SECONDS, STALL_SHARE
 from lora_router.adapters.pod_loads import Leaving, PodLoads
-from lora_router.adapters.steps import (
-    Load,
-    Restore,
-    Surroundings,
-    Unload,
-    Wait,
-    Withdraw,
-    is_serving,
-    next_step,
-)
+from lora_router.adapters.step_kinds import Load, Restore, Unload, Wait, Withdraw
+from lora_router.adapters.steps import Surroundings, is_serving, next_step
 from lora_router.clock import Clock
 from lora_router.fleet.adapter_beliefs import AWAY
-from lora_router.fleet.ledger import Ledger
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.pod_work import Prefill
 
@@ -36,6 +28,9 @@ _NAMES = 8192
 """Adapters that are compared in one turn to find one that makes room, on all of these pods."""
 _LISTS = 16
 """Pods whose lists are changed in one turn, because an adapter is withdrawn or restored there."""
+
+_Key: TypeAlias = tuple[int, float, bool]
+"""By which the most useful call is first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,6 @@ class Dispatch:
         pods: Mapping[PodState, PodLoads],
         on_ended: Callable[[PodLoads, Call, Result], None],
         around: Callable[[], Surroundings],
-        ledger: Ledger,
     ) -> None:
         """Create it. It does nothing before ``active`` is set.
 
@@ -78,9 +72,7 @@ class Dispatch:
             pods: The records of all pods. A record that is not in it has left.
             on_ended: Called after each call has been counted and its pod charged.
             around: Returns what the steps of all pods depend on.
-            ledger: Is told which pods are stalled by loads.
         """
-        self._ledger = ledger
         self._calls = calls
         self._outcomes = outcomes
         self._clock = clock
@@ -136,7 +128,7 @@ class Dispatch:
         if not self._hungry:
             return
         around = self._around()
-        found = []
+        found: list[tuple[_Key, int, PodLoads, Load | Unload]] = []
         self._lists_changed = names = 0
         for pod in tuple(islice(self._hungry, _LOOKS)):
             if self._lists_changed >= _LISTS:
@@ -153,11 +145,23 @@ class Dispatch:
                 if step is not None:
                     found.append((_urgency(pod, step), next(self._numbers), pod, step))
         found.sort(key=lambda each: each[:2])
+        self._start(found, now, around)
+
+    def _start(
+        self,
+        found: list[tuple[_Key, int, PodLoads, Load | Unload]],
+        now: float,
+        around: Surroundings,
+    ) -> None:
+        """Start as many of some calls as may begin."""
         limit = limit_of(self._options.loads_at_once, len(self._pods))
         left = CallsLeft(limit, (pod.called_at for pod in self.running.values()), now)
         for _, _, pod, chosen in found:
             is_waited_for = isinstance(chosen, Unload) or chosen.is_first_use
-            if left.take(is_waited_for=is_waited_for):
+            if _is_too_late(pod, chosen, now, around):
+                self._look_soon(pod)
+                self.soon()
+            elif left.take(is_waited_for=is_waited_for):
                 self._call(pod, chosen, now)
             else:
                 self._look_soon(pod)
@@ -212,18 +216,22 @@ class Dispatch:
             call = Call(state, "unload", step.name)
         pod.call, pod.called_at = call, now
         self.running[state] = pod
-        was_serving = is_serving(pod, self._around())
+        around = self._around()
+        around.proofs.began(pod, call)
+        was_serving = is_serving(pod, around)
         stall = None
         if call.action == "load":
-            stall = self._ledger.begin_stall(state, state.beliefs.load_seconds[AWAY])
+            stall = around.fleet.ledger.begin_stall(state, state.beliefs.load_seconds[AWAY])
         self._calls.start(call, partial(self._ended, pod, call, was_serving, stall))
 
     def _ended(
         self, pod: PodLoads, call: Call, was_serving: bool, stall: Prefill | None, result: Result
     ) -> None:
         del self.running[pod.state]
+        around = self._around()
+        around.proofs.ended(pod, call)
         if stall is not None:
-            self._ledger.end_stall(pod.state, stall)
+            around.fleet.ledger.end_stall(pod.state, stall)
         pod.call = None
         now = self._clock.now()
         if call.action == "load" and (was_serving or pod.requests):
@@ -232,7 +240,15 @@ class Dispatch:
         self.soon()
 
 
-def _urgency(pod: PodLoads, step: Load | Unload) -> tuple[int, float, bool]:
+def _is_too_late(pod: PodLoads, step: Load | Unload, now: float, around: Surroundings) -> bool:
+    """Return whether another pod has just begun to load an adapter that no pod has."""
+    return (
+        isinstance(step, Load)
+        and around.proofs.waits_until(pod, step.place.adapter, now) is not None
+    )
+
+
+def _urgency(pod: PodLoads, step: Load | Unload) -> _Key:
     """Return a key by which the most useful call is first."""
     if isinstance(step, Unload):
         return 0, 0.0, False
@@ -240,5 +256,4 @@ def _urgency(pod: PodLoads, step: Load | Unload) -> tuple[int, float, bool]:
         adapter = step.place.adapter
         since = pod.first.get(adapter.served_name, 0.0)
         return 2 if adapter.is_templated else 1, since, False
-    is_slow = pod.refusals > 0  # Its last call failed, maybe after a long time.
-    return 4 if is_slow else 3, pod.requests, step.place.reason == "spare-memory"
+    return 4 if pod.fails else 3, pod.requests, step.place.reason == "spare-memory"

@@ -1,7 +1,8 @@
 """Adapters for which requests wait because no pod has them: placed before the next plan.
 
 Each of them gets the pod that can serve it soonest. They are loaded in the order in which they were
-asked for, but names that clients chose come after all others. A plan does not move them.
+asked for, but names that clients chose come after all others. A plan does not move them. They move
+when their pod cannot load them, and when its call takes longer than loads usually do.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from lora_router.adapters.backoff import Failures, refused_until
+from lora_router.adapters.adapter_place import Place
+from lora_router.adapters.backoff import refused_until
 from lora_router.adapters.demand import Demand
-from lora_router.adapters.places import Place
 from lora_router.adapters.pod_loads import PodLoads
 from lora_router.adapters.pod_search import KnowsSelections, PodSearch
+from lora_router.adapters.proofs import Proofs
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import Slices, Work
+from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.selection import Selection
@@ -62,7 +65,7 @@ class FirstPlaces:
         self,
         fleet: Fleet,
         retirement: Retirement,
-        failures: Failures,
+        proofs: Proofs,
         pods: Mapping[PodState, PodLoads],
         slices: Slices,
         waits: WaitsForAdapters | None,
@@ -74,7 +77,7 @@ class FirstPlaces:
         Args:
             fleet: The pods, and what they list.
             retirement: Knows the declared adapters.
-            failures: What fails.
+            proofs: Knows what fails, and which adapters are known to load.
             pods: The records of all pods.
             slices: Does the work.
             waits: Is told what becomes of the adapters.
@@ -83,12 +86,15 @@ class FirstPlaces:
         """
         self._fleet = fleet
         self._retirement = retirement
-        self._failures = failures
+        self._failures = proofs.failures
         self._pods = pods
         self._slices = slices
         self._waits = waits
         self._now = now
         self._look_at = look_at
+        self._proofs = proofs
+        self._slow: dict[PodLoads, float] = {}
+        """Pods with calls that take long, and since when. Others load what waited there."""
         self.names: dict[str, _Asked] = {}
         """By served name."""
 
@@ -155,12 +161,64 @@ class FirstPlaces:
     def failed(self, pod: PodLoads, name: str) -> None:
         """Find another place for an adapter that a pod did not load.
 
-        If the pod takes no loads at all, its other adapters get other places too.
+        If the pod takes no loads at all, or did not answer, its other adapters get other places
+        too.
         """
-        if pod.blocked_until > self._now():
+        if pod.blocked_until > self._now() or pod.silent_for:
             self.left(pod)
         elif name in self.names:
             self.place(name)
+
+    def look_at_slow(self, running: Iterable[PodLoads]) -> None:
+        """Find other places for adapters whose pods have calls that take long.
+
+        Args:
+            running: The pods with a call under way.
+        """
+        if not self.names:
+            return
+        now, before = self._now(), self._slow
+        self._slow = {pod: pod.called_at for pod in running if pod.first and pod.is_slow(now)}
+        for pod, since in self._slow.items():
+            if before.get(pod) != since:
+                for name in tuple(pod.first):
+                    if self._may_move(name, pod, now):
+                        self.place(name)
+
+    def freed(self, pod: PodLoads) -> None:
+        """Let a pod that has ended a call load what waits for a call that takes long.
+
+        What waits for a usual call stays: to move it makes the slowest requests slower.
+        """
+        now = self._now()
+        if not self.names or pod.first or pod.fails or not pod.is_fit(now):
+            return
+        found = ""
+        for name, asked in self.names.items():
+            adapter = self._retirement.declared.get(name)
+            if (
+                asked.pod is None
+                or not asked.pod.is_slow(now)
+                or adapter is None
+                or (found and adapter.is_templated)
+                or (adapter.pods.copies is not None and name not in pod.wanted)
+                or not may_be_on(adapter, pod.state)
+                or self._failures.get(pod.state, name) is not None
+                or not self._may_move(name, asked.pod, now)
+            ):
+                continue
+            found = name
+            if not adapter.is_templated:
+                break
+        if found:
+            self.place(found)
+
+    def _may_move(self, name: str, pod: PodLoads, now: float) -> bool:
+        """Return whether another pod may load an adapter that was to be loaded on a pod."""
+        if pod.call is None or pod.call.name != name:
+            return True
+        adapter = self._retirement.declared.get(name)
+        return adapter is not None and pod.is_slow(now) and self._proofs.may_hedge(adapter)
 
     def place(self, name: str) -> None:
         """Find a place for an adapter, in place of the one that it has."""

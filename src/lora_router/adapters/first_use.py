@@ -123,6 +123,15 @@ class FirstUse:
         if self._templated.want(plain_name(model)):
             self.on_wanted(model)
 
+    def declared_instead(self, model: str) -> str | None:
+        """Return the name under which pods list the declared version of an adapter.
+
+        Args:
+            model: The name of another version, which is declared no longer.
+        """
+        adapter = self._declarations.named(plain_name(model))
+        return None if adapter is None or adapter.served_name == model else adapter.served_name
+
     def other_versions(self, model: str) -> Collection[str]:
         """Return the names under which pods list other versions of an adapter."""
         return self.versions.others(model)
@@ -221,6 +230,21 @@ class FirstUse:
             self._forget_failure(name)
             if adapter is not None:
                 self._forget_failure(adapter.served_name)
+        self._release_those_who_wait(names)
+
+    def _release_those_who_wait(self, names: Collection[str]) -> None:
+        """Decide anew requests for adapters that are declared in another way, or no longer.
+
+        The version for which they wait is loaded no more. Those that wait for a slot of a pod that
+        has it get one there.
+        """
+        for served in tuple(self._reception.room.roll.models):
+            if (
+                plain_name(served) in names
+                and not self._fleet.serving(served).pods
+                and self.versions.declared_as(served) is None
+            ):
+                self._reception.room.expire_queues_of(served)
 
     def _forget_failure(self, served: str) -> None:
         self._failed.pop(served, None)

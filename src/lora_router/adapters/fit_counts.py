@@ -24,14 +24,22 @@ class FitCount:
     """Those of these that take no loads at all."""
     blocked_reason: str = ""
     """Which one of them does not, and why: ``ml/a: there is no such call``."""
+    unread: int = 0
+    """Ready pods whose list has not been read, so that it is unknown what they serve."""
 
     def why_nowhere(self) -> str:
         """Return why the adapter has a place on none of them, in words."""
+        if not self.serving and self.unread:
+            pods = counted(self.unread, "ready pod")
+            return f"the list of {pods} has not been read yet, and no other serves its base model"
         if not self.serving:
             return "no ready pod serves its base model"
         if not self.fit:
             pods = counted(self.serving, "ready pod")
-            return f"its labels or its namespace match none of {pods} of its base model"
+            found = f"its labels or its namespace match none of {pods} of its base model"
+            if self.unread:
+                found += f"; the list of {counted(self.unread, 'more ready pod')} has not been read"
+            return found
         if self.blocked == self.fit:
             return f"no matching pod takes loads ({self.fit} match): {self.blocked_reason}"
         return f"no matching pod has a place for it now ({self.fit} match)"
@@ -70,10 +78,11 @@ class FitCounts:
         return known
 
     def _count(self, base_model: str, pods: WantedPods) -> FitCount:
-        serving = fit = blocked = 0
+        serving = fit = blocked = unread = 0
         reason = ""
         for state in self._fleet:
             if not state.pod.ready or base_model not in state.base_models:
+                unread += state.pod.ready and not state.models_known
                 continue
             serving += 1
             if pods.admits(state.pod):
@@ -81,4 +90,4 @@ class FitCounts:
                 if found := self._blocked(state):
                     blocked += 1
                     reason = reason or f"{state.pod.name}: {found}"
-        return FitCount(serving, fit, blocked, reason)
+        return FitCount(serving, fit, blocked, reason, unread)

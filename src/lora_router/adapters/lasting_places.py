@@ -5,7 +5,8 @@
 - adapters whose declaration changed, and those whose load changed by a share of ``CHANGED`` and by
   at least ``CHANGED_LOAD``,
 - adapters for which requests wait and that have no place,
-- pods that list something else than before, and the adapters that are gone there.
+- pods that list something else than before, and the adapters that are gone there,
+- adapters that begin to fail, and those that lost a copy that the operator wants.
 
 All others stay where they belong. Their copies lose places to those that are worth more, as in a
 search for all places (``places``). What such a search does beyond that (it fills spare memory anew,
@@ -15,10 +16,11 @@ and knows pods that come and go) waits for the next one.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.copies import CopyWorth
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.demand import Demand
-from lora_router.adapters.places import Place, PlaceSearch, Queue
+from lora_router.adapters.places import PlaceSearch, Queue
 from lora_router.adapters.pod_plan import PodPlan
 from lora_router.adapters.wanted_adapter import WantedAdapter, may_be_on
 from lora_router.fleet.pod_state import PodState
@@ -52,6 +54,9 @@ class LastingPlaces(PlaceSearch):
         self._touched: dict[PodPlan, None] = {}
         self._uncounted: dict[PodPlan, None] = {}
         """Pods of which it has to be found out what room they have."""
+        self._short: dict[str, None] = {}
+        """Adapters that lost a copy that the operator wants. They are looked at again when one
+        fails for which others made room."""
         self._is_priced = False
         """Whether it is known what is lost with the copy that is worth least, copies that were
         added included."""
@@ -83,6 +88,9 @@ class LastingPlaces(PlaceSearch):
             if number % _PODS_AT_ONCE == 0:
                 yield
         yield from self._find_changed(declared, changed)
+        if any(map(self._begins_to_fail, changed)):
+            short, self._short = self._short, {}
+            changed.update(short)
         if not self._is_priced:
             yield from self._price()
         queue: Queue = []
@@ -169,11 +177,20 @@ class LastingPlaces(PlaceSearch):
                     yield
 
     def _needs_a_look(self, wanted: WantedAdapter) -> bool:
-        """Return whether requests wait for an adapter without a place, or its load changed."""
+        """Return whether an adapter waits for a place, begins to fail, or its load changed."""
+        if wanted.trouble != self._demand.trouble(wanted.name):
+            return True
         load, before = self._worth.load_of(wanted.name), wanted.load
         return self._is_first_use(wanted) or abs(load - before) > max(
             CHANGED_LOAD, CHANGED * before
         )
+
+    def _begins_to_fail(self, name: str) -> bool:
+        """Return whether an adapter has failed for which others might make room until now."""
+        wanted, trouble = self._wanted.get(name), self._demand.trouble(name)
+        if wanted is None or trouble is None or not wanted.may_evict:
+            return False
+        return not trouble.may_evict
 
     def _price(self) -> Steps[None]:
         """Find out what is lost with the copy that is worth least."""
@@ -209,6 +226,7 @@ class LastingPlaces(PlaceSearch):
             self._uncounted.update(dict.fromkeys(listing))
             return None
         if wanted.adapter is adapter:
+            wanted.trouble = self._demand.trouble(name)
             wanted.load = self._worth.load_of(name)
         else:
             pods, slots = wanted.pods, wanted.slots
@@ -225,6 +243,8 @@ class LastingPlaces(PlaceSearch):
         self._moved[wanted.name] = None
         self._touched[plan] = self._uncounted[plan] = None
         super()._change(wanted, plan, take=take)
+        if not take and len(wanted.pods) < wanted.needed:
+            self._short[wanted.name] = None
 
 
 def _urgency(place: Place) -> tuple[bool, float]:

@@ -13,6 +13,7 @@ Rules:
   wait for the adapter because no pod has it. Pods without requests come first.
 - A load that failed is tried again later (``backoff``), and delays nothing else. If it is unknown
   what a pod did, its list is read before its next call.
+- An adapter that no pod has yet is loaded on one pod at a time, until one has it (``proofs``).
 - The fleet's lists decide what is loaded, so that two loaders at the same time do no harm.
 - Work that grows with pods and adapters is done in steps of about a millisecond, with pauses.
 """
@@ -33,8 +34,9 @@ from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdap
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
-from lora_router.adapters.planning import Plan, apply_plan, demand_to_plan
+from lora_router.adapters.planning import Plan, apply_plan, demand_to_plan, look_again
 from lora_router.adapters.pod_loads import PodLoads, unlisted_on
+from lora_router.adapters.proofs import Proofs
 from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
@@ -108,6 +110,7 @@ class Loader:
         """What belongs where."""
         self.pods: dict[PodState, PodLoads] = {}
         """The pods that could be loaded."""
+        self.proofs = Proofs(fleet, self.failures, self.pods, clock.now)
         self._changed_lists = ChangedLists(slices, self.pods, self._derive)
         self._outcomes = Outcomes(calls, self.failures, clock.now, rng)
         self.surveys = Surveys(fleet, clock, slices)
@@ -120,12 +123,11 @@ class Loader:
             self.pods,
             self._ended,
             self._around,
-            fleet.ledger,
         )
         self._first = FirstPlaces(
             fleet,
             self.retirement,
-            self.failures,
+            self.proofs,
             self.pods,
             self._slices,
             waits,
@@ -196,7 +198,7 @@ class Loader:
         for pod in tuple(self.pods.values()):
             if name is None:
                 self.failures.forget_pod(pod.state)
-                pod.blocked_until = 0.0
+                pod.blocked_until, pod.silent_for = 0.0, ""
             pod.budget.refill()
             self._dispatch.look_at(pod)
         self._is_stale = True
@@ -224,6 +226,7 @@ class Loader:
 
     def _declared(self, names: Collection[str]) -> None:
         replaced = self.retirement.changed(names)
+        self.proofs.sources_changed(replaced)
         for name in replaced:
             self.failures.forget_adapter(name)
         for pod in self.pods.values():
@@ -274,10 +277,14 @@ class Loader:
         if pod.catalog is not pod.state.catalog:
             self._derive(pod)
         if result.outcome == "done" and call.action == "load":
+            if self.proofs.loaded(call, self.retirement.declared.get(call.name)):
+                self._slices.do(look_again(self.plan, call.name, self.pods, self._dispatch.look_at))
             self._first.loaded(call.name)
         else:
+            self._is_stale = self._is_stale or self.proofs.begins_to_fail(call.name)
             self._first.failed(pod, call.name)
         self._dispatch.look_at(pod)
+        self._first.freed(pod)
 
     # Pods and time
 
@@ -324,6 +331,7 @@ class Loader:
             if self._first.names:
                 self._look()
             return
+        self._first.look_at_slow(self.running.values())
         for pod in tuple(self._unread):
             if pod.has_known_memory:
                 del self._unread[pod]
@@ -362,7 +370,9 @@ class Loader:
         began, waiting = self._clock.now(), tuple(self._first.names)
         pods = tuple(state for state, pod in self.pods.items() if pod.is_fit(began))
         declared = dict(self.retirement.declared)
-        demand = demand_to_plan(self._demand(), self.retirement, self.pods.values())
+        demand = demand_to_plan(
+            self._demand(), self.retirement, self.pods.values(), self.proofs.trouble
+        )
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
         self._first.renew(waiting, demand)
@@ -378,6 +388,7 @@ class Loader:
             self.fleet,
             self.failures,
             self.retirement,
+            self.proofs,
             self.plan.demand.loads,
             self._may_leave,
             self.plan.demand.total / max(1, len(self.pods)),

@@ -114,7 +114,8 @@ class Orders:
             raise OrderError(f"more than {MAX_DECLARED} adapters are declared")
         if not self._declarations.add(COMMAND, adapter):
             raise OrderError(f"{name!r} cannot be declared: its name is taken")
-        self._loader.try_now(adapter.served_name)
+        # Its version was derived when it was declared.
+        self._loader.try_now((self._declarations.get(name) or adapter).served_name)
         message = f"{name} is declared until the router that loads is replaced, and loaded now"
         pods = sum(base in state.base_models for state in self._fleet)
         if copies is not None and copies > pods:

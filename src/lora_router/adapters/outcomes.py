@@ -4,7 +4,12 @@ import logging
 import random
 from collections.abc import Callable
 
-from lora_router.adapters.backoff import Failures, pause
+from lora_router.adapters.backoff import (
+    FIRST_SILENT_SECONDS,
+    LONGEST_SILENT_SECONDS,
+    Failures,
+    pause,
+)
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
 from lora_router.adapters.pod_loads import PodLoads
 from lora_router.fleet.pod_state import PodState
@@ -12,9 +17,6 @@ from lora_router.log_limit import LogLimit
 
 log = logging.getLogger("lora_router.adapters")
 
-FIRST_BLOCKED_SECONDS = 30.0
-LONGEST_BLOCKED_SECONDS = 600.0
-"""How long a pod gets no calls that takes none, or that did not answer one in time."""
 LINES_PER_MINUTE = 20
 """Lines about adapters that fail, and as many about pods that take no calls."""
 NOT_LISTED = (
@@ -26,6 +28,9 @@ NOT_LISTED = (
 
 class Outcomes:
     """Applies what happened to the records of pods.
+
+    A call that is not answered in time may be the adapter's fault: its source hangs. So the pod
+    goes on with other adapters. If it does not answer for a second one either, it rests.
 
     The log names each failure once. If more begin than it may name in a minute, the others follow
     when they fail again, and a line says where all of them are shown.
@@ -59,6 +64,8 @@ class Outcomes:
 
     def ended(self, pod: PodLoads, call: Call, result: Result) -> None:
         """Apply the end of a call."""
+        if result.outcome != "timeout":
+            pod.silent_for = ""
         if call.action == "load":
             self._load_ended(pod, call, result)
         else:
@@ -105,6 +112,7 @@ class Outcomes:
         """Apply a restart of a pod's server: what this router loaded there is gone."""
         state = pod.state
         pod.blocked_until, pod.blocked_reason, pod.refusals = 0.0, "", 0
+        pod.silent_for = ""
         pod.budget.refill()
         pod.blocked_told = False
         self._failures.forget_pod(state)
@@ -153,8 +161,7 @@ class Outcomes:
             case "cannot-load":
                 self._block(pod, result.message)
             case "timeout":
-                self._rest(pod, result.message)
-                self._failed(pod, name, "load", result.message)
+                self._silent(pod, name, "load", result.message)
             case _:
                 refused = result.outcome == "refused"
                 self._failed(pod, name, "load", result.message, is_refused=refused)
@@ -173,17 +180,34 @@ class Outcomes:
             self._block(pod, result.message)
             return
         if result.outcome == "timeout":
-            self._rest(pod, result.message)
-        self._failed(pod, name, "unload", result.message)
+            self._silent(pod, name, "unload", result.message)
+        else:
+            self._failed(pod, name, "unload", result.message)
 
     def _succeeded(self, pod: PodLoads, name: str) -> None:
         if self._failures.succeeded(pod.state, name):
             log.info("pod %s no longer fails with adapter %s", pod.state.pod.name, name)
 
+    def _silent(self, pod: PodLoads, name: str, action: str, reason: str) -> None:
+        """Note that a pod did not answer a call in time."""
+        if pod.silent_for not in {"", name}:
+            self._rest(pod, reason)
+        pod.silent_for = name
+        self._failed(pod, name, action, reason, is_silent=True)
+
     def _failed(
-        self, pod: PodLoads, name: str, action: str, reason: str, *, is_refused: bool = False
+        self,
+        pod: PodLoads,
+        name: str,
+        action: str,
+        reason: str,
+        *,
+        is_refused: bool = False,
+        is_silent: bool = False,
     ) -> None:
-        failure = self._failures.failed(pod.state, name, action, reason, is_refused=is_refused)
+        failure = self._failures.failed(
+            pod.state, name, action, reason, is_refused=is_refused, is_silent=is_silent
+        )
         pod.put_last(name)
         if not failure.is_told:
             failure.is_told = self._warn(
@@ -212,7 +236,7 @@ class Outcomes:
     def _rest(self, pod: PodLoads, reason: str) -> float:
         """Give a pod no calls for some time; return for how many seconds."""
         pod.refusals += 1
-        seconds = pause(pod.refusals, self._rng, FIRST_BLOCKED_SECONDS, LONGEST_BLOCKED_SECONDS)
+        seconds = pause(pod.refusals, self._rng, FIRST_SILENT_SECONDS, LONGEST_SILENT_SECONDS)
         pod.blocked_until, pod.blocked_reason = self._now() + seconds, reason
         return seconds
 

@@ -16,6 +16,8 @@ Rules:
   the order of rendezvous hashing, in which routing takes them too.
 - A pod without room gives up the idle adapter whose copy there is worth least. Pinned adapters keep
   one copy.
+- An adapter that no pod has and that failed gets one place after all others. Nothing is evicted for
+  it until some time after the failure (``proofs``).
 - A new version takes the place of an older one only if nothing else is free (``older_copies``): the
   last older copy also stays if another adapter can be evicted for the new one.
 - In a large fleet, an adapter is considered for its first pods in that order, and for as many
@@ -24,10 +26,10 @@ Rules:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TypeAlias
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.copies import FILL_SECONDS, SWAP_SECONDS, CopyWorth
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.demand import Demand
@@ -49,21 +51,8 @@ _LOOKS_ANYHOW = 10
 _LOOKS_AT_ONCE = 600
 _ROWS_AT_ONCE = 256
 
-Queue: TypeAlias = list[tuple[tuple[bool, float], int, WantedAdapter]]
+Queue: TypeAlias = list[tuple[tuple[bool, bool, float], int, WantedAdapter]]
 """A heap of adapters that may get a further copy, the most urgent one first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One adapter that belongs on one pod."""
-
-    adapter: DeclaredAdapter
-    state: PodState
-    reason: str
-    """``everywhere``, ``copies``, ``demand``, ``first-use``, ``pinned`` or ``spare-memory``."""
-    saves: float = 0.0
-    """Seconds of waiting that it saves, as long as demand stays as it is. The same load makes those
-    wait that have requests on the pod."""
 
 
 class PlaceSearch:
@@ -174,7 +163,8 @@ class PlaceSearch:
         needed = most if pods.everywhere or pods.copies is not None else min(self._min_copies, most)
         name = adapter.served_name
         self._has_needed = self._has_needed or needed > 1
-        wanted = WantedAdapter(adapter, found, needed, most, self._worth.load_of(name))
+        load, trouble = self._worth.load_of(name), self._demand.trouble(name)
+        wanted = WantedAdapter(adapter, found, needed, most, load, trouble)
         self._wanted[name] = wanted
         return wanted
 
@@ -221,7 +211,7 @@ class PlaceSearch:
         """Take in what the copies of an adapter are worth, and queue it if it may get more."""
         for plan in wanted.pods:
             self._least_lost = min(self._least_lost, self._lost(wanted.name, plan))
-        if len(wanted.pods) < wanted.most:
+        if not wanted.is_complete:
             heappush(queue, (self._urgency(wanted), number, wanted))
 
     def _fill(self, queue: Queue) -> Steps[None]:
@@ -229,10 +219,9 @@ class PlaceSearch:
         self._with_room = sum(plan.room > 0 for plan in self._plans)
         while queue:
             _, number, wanted = heappop(queue)
-            copies = len(wanted.pods)
             self._looks += _LOOKS_ANYHOW
             yield from self._find_victims(wanted)
-            if self._add_copy(wanted) and copies + 1 < wanted.most:
+            if self._add_copy(wanted) and not wanted.is_complete:
                 heappush(queue, (self._urgency(wanted), number, wanted))
             if self._looks > _LOOKS_AT_ONCE:
                 self._looks = 0
@@ -240,7 +229,7 @@ class PlaceSearch:
 
     def _find_victims(self, wanted: WantedAdapter) -> Steps[None]:
         """Find out what each pod would give up for an adapter, so that it is known later."""
-        if not self._is_worth_it(wanted):
+        if not (wanted.may_evict and self._is_worth_it(wanted)):
             return
         for plan in wanted.order_of_pods():
             if plan.room <= 0 and plan.looks > 1:
@@ -295,7 +284,7 @@ class PlaceSearch:
         first_use = self._is_first_use(wanted)
         usual = self._worth_on(wanted, self._most_slots)
         by_slots: dict[float, tuple[float, float]] = {}
-        for plan in pods:
+        for plan in wanted.without_failing(pods):
             if plan in wanted.pods:
                 continue
             victim, lost = None, 0.0
@@ -336,6 +325,8 @@ class PlaceSearch:
 
     def _found(self, wanted: WantedAdapter, plan: PodPlan, worth: float) -> Victim | None:
         """Return what an adapter may evict on a pod for one more copy."""
+        if not wanted.may_evict:
+            return None
         victim = plan.victim(self._lost)
         if victim is None or self._is_first_use(wanted):
             return victim
@@ -391,10 +382,10 @@ class PlaceSearch:
             self._with_room += plan.room == 1
         wanted.weigh(1.0)
 
-    def _urgency(self, wanted: WantedAdapter) -> tuple[bool, float]:
+    def _urgency(self, wanted: WantedAdapter) -> tuple[bool, bool, float]:
         """Return what orders adapters by how urgently they need their next copy."""
         is_first = self._is_first_use(wanted) or wanted.name in self._demand.replacing
-        return not is_first, -self._worth_on(wanted, self._most_slots)
+        return wanted.comes_last, not is_first, -self._worth_on(wanted, self._most_slots)
 
     def _is_first_use(self, wanted: WantedAdapter) -> bool:
         return not wanted.pods and wanted.name in self._demand.waiting

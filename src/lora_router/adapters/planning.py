@@ -4,15 +4,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.changed_lists import LOOKS_AT_ONCE
 from lora_router.adapters.demand import Demand
-from lora_router.adapters.places import Place
 from lora_router.adapters.pod_loads import PodLoads
 from lora_router.adapters.retirement import Retirement
+from lora_router.adapters.trouble import Troubles
 from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
 _PLACES_AT_ONCE = 1000
+_PODS_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,39 @@ def apply_plan(
             yield
 
 
-def demand_to_plan(demand: Demand, retirement: Retirement, pods: Iterable[PodLoads]) -> Demand:
-    """Return the demand for declared adapters, with what is known of their older versions."""
+def look_again(
+    plan: Plan,
+    name: str,
+    pods: Mapping[PodState, PodLoads],
+    look_at: Callable[[PodLoads], None],
+) -> Steps[None]:
+    """Look for the next steps of the pods that are to load an adapter.
+
+    Args:
+        plan: The plan.
+        name: The served name of the adapter.
+        pods: The records of all pods.
+        look_at: Looks for the next step of a pod.
+    """
+    for number, state in enumerate(plan.by_name.get(name, ()), 1):
+        pod = pods.get(state)
+        if pod is not None and name in pod.missing:
+            look_at(pod)
+        if number % _PODS_AT_ONCE == 0:
+            yield
+
+
+def demand_to_plan(
+    demand: Demand, retirement: Retirement, pods: Iterable[PodLoads], trouble: Troubles
+) -> Demand:
+    """Return the demand for declared adapters, with what is known of them.
+
+    Args:
+        demand: The demand.
+        retirement: Knows their older versions.
+        pods: The records of all pods.
+        trouble: Returns what hinders the loads of an adapter.
+    """
     replacing = set()
     for pod in pods:
         leaving, call = pod.leaving, pod.call
@@ -96,4 +129,4 @@ def demand_to_plan(demand: Demand, retirement: Retirement, pods: Iterable[PodLoa
         elif call is not None and call.action == "load" and retirement.older_than(call.name):
             replacing.add(call.name)
     loads = retirement.with_older(demand.loads)
-    return replace(demand, loads=loads, replacing=replacing)
+    return replace(demand, loads=loads, replacing=replacing, trouble=trouble)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.backoff import Failure
+from lora_router.adapters.call_limit import SLOW_SECONDS
 from lora_router.adapters.calls import Call
 from lora_router.adapters.capacity import capacity_of
 from lora_router.adapters.pace import StallBudget
-from lora_router.adapters.places import Place
 from lora_router.adapters.retirement import Retirement
+from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState
 
@@ -24,6 +26,10 @@ Why: TypeAlias = Literal["makes-room", "outdated", "misplaced", "replaced"]
 """
 
 _NO_PLACES: Mapping[str, Place] = MappingProxyType({})
+_SLOW = 3.0
+"""A call that has taken so many times as long as a load usually takes may hang."""
+_SLOW_AT_LEAST = 2.0
+"""But none that has taken fewer seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class PodLoads:
         "put_off",
         "refusals",
         "retiring",
+        "silent_for",
         "state",
         "unproven",
         "unread",
@@ -111,7 +118,9 @@ class PodLoads:
         self.blocked_told = False
         """Whether the log has said so."""
         self.refusals = 0
-        """How often in a row it did not take a call at all, or did not answer it in time."""
+        """How often in a row it was given no calls for a while, because it took none."""
+        self.silent_for = ""
+        """The adapter whose call it did not answer in time, if that was its last call."""
         self.put_off = ""
         """Why its next step is put off: one of ``steps.REASONS``; empty: it is not."""
         self.wake_at = float("inf")
@@ -121,6 +130,18 @@ class PodLoads:
     def requests(self) -> int:
         """Requests there, of this router and of all others, as far as is known."""
         return self.state.in_flight + self.state.beliefs.foreign_requests
+
+    @property
+    def fails(self) -> bool:
+        """Whether its last call failed, maybe after a long time, so that others come first."""
+        return self.refusals > 0 or bool(self.silent_for)
+
+    def is_slow(self, now: float) -> bool:
+        """Return whether its call takes longer than loads usually do, so that it may hang."""
+        if self.call is None:
+            return False
+        usual = self.state.beliefs.load_seconds[AWAY]
+        return now - self.called_at >= min(SLOW_SECONDS, max(_SLOW_AT_LEAST, _SLOW * usual))
 
     @property
     def free(self) -> int:

@@ -109,7 +109,7 @@ class PodSearch:
                 self.in_vain.pop(selection, None)
         has_room = self._is_waited_for or pod.free > len(pod.missing)
         if not all(excluded) and has_room and pod.is_fit(self._now):
-            key = (*excluded, *_preference(pod, self._adapter))
+            key = (*excluded, *_preference(pod, self._adapter, self._now))
             if self.best is None or key < self._best_key:
                 self.best, self._best_key = pod, key
 
@@ -120,13 +120,13 @@ class PodSearch:
         return not any(map(self._retirement.may_make_room, pod.state.adapters))
 
 
-def _preference(pod: PodLoads, adapter: DeclaredAdapter) -> _Key:
+def _preference(pod: PodLoads, adapter: DeclaredAdapter, now: float) -> _Key:
     """Return a key by which the pod is first that can serve an adapter soonest.
 
     It has a slot for it, and the fewest loads to do before. Of several, it is one on which the
     adapter belongs, and then the one with the fewest requests for each slot. An adapter with a
     declared number of copies goes where it belongs, because it may not stay anywhere else. A pod
-    whose last call failed comes last.
+    whose last call failed, or whose call takes long, comes last.
     """
     is_elsewhere = adapter.served_name not in pod.wanted
     is_bound = adapter.pods.copies is not None
@@ -134,5 +134,5 @@ def _preference(pod: PodLoads, adapter: DeclaredAdapter) -> _Key:
     has_slot = beliefs.free_slots is None or beliefs.free_slots > before
     loads = max(before, pod.call is not None)
     requests = pod.requests / (beliefs.slots or 1)
-    fails, is_excluded = pod.refusals > 0, is_bound and is_elsewhere
+    fails, is_excluded = pod.fails or pod.is_slow(now), is_bound and is_elsewhere
     return fails, is_excluded, not has_slot, loads, is_elsewhere, pod.free <= 0, requests

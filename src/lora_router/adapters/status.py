@@ -13,8 +13,9 @@ from functools import partial
 from itertools import islice
 from typing import Literal, TypeAlias
 
+from lora_router.adapters.backoff import refused_until
 from lora_router.adapters.declared import DeclaredAdapter
-from lora_router.adapters.fit_counts import FitCounts
+from lora_router.adapters.fit_counts import FitCount, FitCounts
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.pod_loads import PodLoads
 from lora_router.fleet.pod_state import PodState
@@ -22,7 +23,7 @@ from lora_router.fleet.pod_state import PodState
 State: TypeAlias = Literal["loaded", "partly", "loading", "failing", "waiting", "unplaced"]
 """In a word:
 
-- ``loaded``: on all pods on which it belongs.
+- ``loaded``: on all pods on which it belongs, and on as many as it declares.
 - ``partly``: on some of them.
 - ``loading``: on none yet, and a pod loads it.
 - ``failing``: on none, and a pod failed to load it.
@@ -64,7 +65,7 @@ class AdapterStatus:
     failing_count: int
     failing: Sequence[Failing]
     unplaced_because: str = ""
-    """Why it belongs nowhere; empty: it belongs somewhere, or is loaded."""
+    """Why it belongs nowhere, or on fewer pods than it declares; empty: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +120,33 @@ def row_of(
     wanted = loader.plan.by_name.get(name, ())
     loaded = loader.fleet.serving(name).pods
     failures = loader.failures.of_adapter(name)
+    # While no pod has it, many refusals put off the next try on all of them. If it has no place,
+    # others must make room for it first.
+    refused = float("-inf") if loaded else refused_until(failures.values())
+    if not wanted:
+        refused = max(refused, loader.proofs.evicts_at(name))
     failing = [
         Failing(
             state.pod.name,
             failure.action,
             failure.reason,
             failure.count,
-            max(0.0, failure.next_at - now),
+            max(0.0, refused - now, failure.next_at - now, _blocked_until(loader, state) - now),
         )
         for state, failure in islice(failures.items(), MAX_PODS)
     ]
     busy = loading.get(name, ())
-    state = _state(len(wanted), len(loaded), is_loading=bool(busy), is_failing=bool(failing))
+    count = counts.of(adapter)
+    declared = _declared(adapter, count)
+    state = _state(
+        len(wanted), declared, len(loaded), is_loading=bool(busy), is_failing=bool(failing)
+    )
+    why = ""
+    if state == "unplaced":
+        why = count.why_nowhere()
+    elif not failing and max(len(wanted), len(loaded)) < declared:
+        lacking = declared - max(len(wanted), len(loaded))
+        why = f"{lacking} of the {declared} copies that it declares have no place now"
     return AdapterStatus(
         adapter,
         state,
@@ -141,7 +157,7 @@ def row_of(
         tuple(busy),
         len(failures),
         failing,
-        counts.of(adapter).why_nowhere() if state == "unplaced" else "",
+        why,
     )
 
 
@@ -160,11 +176,28 @@ def pod_status(pod: PodLoads) -> PodStatus:
 def why_blocked(loader: Loader, state: PodState) -> str:
     """Return why a pod takes no loads; empty: it does, or the loader has not looked at it."""
     pod = loader.pods.get(state)
-    return "" if pod is None else pod.blocked_reason
+    if pod is None:
+        return ""
+    if not pod.has_known_memory:
+        return "its host memory is not known: /metrics has not been read"
+    return pod.blocked_reason
 
 
-def _state(wanted: int, loaded: int, *, is_loading: bool, is_failing: bool) -> State:
-    if loaded >= max(1, wanted):
+def _blocked_until(loader: Loader, state: PodState) -> float:
+    pod = loader.pods.get(state)
+    return 0.0 if pod is None else pod.blocked_until
+
+
+def _declared(adapter: DeclaredAdapter, count: FitCount) -> int:
+    """Return on how many pods an adapter is to be by its declaration, if so many are fit."""
+    pods = adapter.pods
+    if pods.everywhere:
+        return count.fit
+    return min(pods.copies or 0, count.fit)
+
+
+def _state(wanted: int, declared: int, loaded: int, *, is_loading: bool, is_failing: bool) -> State:
+    if loaded >= max(1, wanted, declared):
         return "loaded"
     if loaded:
         return "partly"

@@ -3,29 +3,18 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Literal, TypeAlias
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.backoff import Failures
-from lora_router.adapters.places import Place
-from lora_router.adapters.pod_loads import Leaving, PodLoads, Why
+from lora_router.adapters.pod_loads import Leaving, PodLoads
+from lora_router.adapters.proofs import Proofs
 from lora_router.adapters.retirement import Retirement
+from lora_router.adapters.step_kinds import Load, PutOff, Restore, Step, Unload, Wait, Withdraw
 from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 
-Reason: TypeAlias = Literal["stall", "memory", "failing", "cannot-load", "unread", "in-use"]
-PutOff: TypeAlias = Reason | Literal[""]
-REASONS: tuple[Reason, ...] = ("stall", "memory", "failing", "cannot-load", "unread", "in-use")
-"""Why a step is put off:
-
-- ``stall``: the pod serves requests, and loads have stalled it enough.
-- ``memory``: its host memory is full, and nothing in it can be unloaded now.
-- ``failing``: what is missing there failed, and is tried again later.
-- ``cannot-load``: the pod does not take such calls.
-- ``unread``: it is unknown what the pod has loaded, until its list has been read.
-- ``in-use``: an older version still has requests there.
-"""
 URGENT = 3.0
 """A load that saves so many times the seconds of waiting that it costs is done at once."""
 IDLE_SECONDS = 30.0
@@ -34,6 +23,9 @@ without requests. With a higher value, fewer requests wait, and a new version co
 DRAIN_SECONDS = 15.0
 """How long an older version may take to end its requests while others wait. After that it serves
 again."""
+HELD_SECONDS = 60.0
+"""How long an adapter that was removed stays for requests that wait for a slot. With a lower value,
+some of them fail. With a higher value, it stays while clients go on to ask for it."""
 AT_ONCE = 4
 """Of so many copies of an older version, one is replaced at a time."""
 SERVING = 0.1
@@ -47,56 +39,13 @@ _AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Load an adapter."""
-
-    place: Place
-    is_first_use: bool
-    """Whether requests wait for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Send an adapter no more requests on the pod, because it is to be unloaded there."""
-
-    name: str
-    why: Why
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Unload the adapter that was withdrawn."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Let the adapter that was withdrawn serve again, because it is in use."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Look again at a time."""
-
-    until: float
-    reason: PutOff
-    """Empty: nothing is put off."""
-
-
-Step: TypeAlias = Load | Withdraw | Unload | Restore | Wait | None
-"""``None``: there is nothing to do until something changes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the steps of all pods depend on."""
 
     fleet: Fleet
     failures: Failures
     retirement: Retirement
+    proofs: Proofs
     loads: Mapping[str, float]
     """Mean number of requests in flight of adapters."""
     may_leave: Callable[[str], bool]
@@ -136,7 +85,7 @@ def _steps_in_order(
     The first one that is no ``Wait`` is to be done.
     """
     for name in pod.retiring:
-        if _may_retire(name, around):
+        if _may_retire(name, around) and not _is_waited_for(pod, name, now, around):
             yield _pause(pod, name, now, around) or Withdraw(name, "outdated")
     missing = _step_of_missing(pod, now, around)
     if missing is not None:
@@ -156,6 +105,12 @@ def _pause(pod: PodLoads, name: str, now: float, around: Surroundings) -> Wait |
     """Return until when an adapter is not tried again that failed on a pod."""
     failure = around.failures.get(pod.state, name)
     return None if failure is None or failure.next_at <= now else Wait(failure.next_at, "failing")
+
+
+def _turn(pod: PodLoads, place: Place, now: float, around: Surroundings) -> Wait | None:
+    """Return until when an adapter is not tried that no pod has: others try it, or failed."""
+    until = around.proofs.waits_until(pod, place.adapter, now)
+    return None if until is None else Wait(until, "failing")
 
 
 def is_serving(pod: PodLoads, around: Surroundings) -> bool:
@@ -190,6 +145,8 @@ def _step_of_leaving(pod: PodLoads, now: float, around: Surroundings) -> Step:
         return Wait(now + _AGAIN_SECONDS, "in-use") if waits else Restore(name)
     if why == "makes-room" and around.is_held(name):
         return Restore(name)
+    if why == "outdated" and around.retirement.successor(name) and around.is_held(name):
+        return Restore(name)
     return Unload(name)
 
 
@@ -202,15 +159,19 @@ def _step_of_missing(
         place = _as_declared(pod.missing[name], around)
         if place is None:
             continue
-        pause = _pause(pod, name, now, around)
+        is_first_use = name in pod.first
+        pause = _pause(pod, name, now, around) or _turn(pod, place, now, around)
         if pause is not None:
             wait = _sooner(wait, pause)
             continue
-        is_first_use = name in pod.first
         if ready_at > now and not is_first_use and not _is_urgent(pod, place, around):
             return _sooner(wait, Wait(min(ready_at, now + _AGAIN_SECONDS), "stall"))
         if pod.free > 0 or name in pod.state.adapters:
             return Load(place, is_first_use)
+        evicts_at = now if is_first_use else around.proofs.evicts_at(name)
+        if evicts_at > now:
+            wait = _sooner(wait, Wait(evicts_at, "failing"))
+            continue
         victim = _least_useful(pod, now, around)
         if victim is None:
             return _sooner(wait, Wait(now + _AGAIN_SECONDS, "memory"))
@@ -303,6 +264,18 @@ def _may_retire(name: str, around: Surroundings) -> bool:
         return False  # It may be the one that gets the other requests.
     is_served = serving(successor.served_name).pods or (kept and serving(kept.served_name).pods)
     return bool(is_served) and around.may_leave(name)
+
+
+def _is_waited_for(pod: PodLoads, name: str, now: float, around: Surroundings) -> bool:
+    """Return whether requests wait for a name that pods should serve no longer.
+
+    They came before it was removed, or moved to another version. But while nobody has told the
+    clients, new requests for a removed name come too, so it does not stay for ever.
+    """
+    if not around.is_held(name):
+        return False
+    is_moved = around.retirement.successor(name) is not None
+    return is_moved or now < pod.retiring.get(name, now) + HELD_SECONDS
 
 
 def _may_be_replaced(

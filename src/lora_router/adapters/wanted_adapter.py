@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.pod_plan import PodPlan
+from lora_router.adapters.trouble import Trouble
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.rendezvous import REMEMBERED, WHOLE, first_positions, hashes_of
 
@@ -35,6 +36,8 @@ class WantedAdapter:
     most: int
     load: float
     """Its mean number of requests in flight."""
+    trouble: Trouble | None = None
+    """What hinders its loads, if something does."""
     pods: dict[PodPlan, None] = field(default_factory=dict)
     """The pods that it gets."""
     slots: float = 0.0
@@ -46,6 +49,21 @@ class WantedAdapter:
     def name(self) -> str:
         """Its served name."""
         return self.adapter.served_name
+
+    @property
+    def comes_last(self) -> bool:
+        """Whether it gets one copy after all others, because it may be that no pod can load it."""
+        return self.trouble is not None and self.trouble.is_nowhere
+
+    @property
+    def may_evict(self) -> bool:
+        """Whether others may make room for it now."""
+        return self.trouble is None or self.trouble.may_evict
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it gets no further copy."""
+        return len(self.pods) >= (min(1, self.most) if self.comes_last else self.most)
 
     @property
     def active(self) -> float:
@@ -77,6 +95,13 @@ class WantedAdapter:
         if copies < self.needed:
             return "everywhere" if self.adapter.pods.everywhere else "copies"
         return "demand" if swapped else "spare-memory"
+
+    def without_failing(self, pods: Sequence[PodPlan]) -> Sequence[PodPlan]:
+        """Return those of some pods that did not fail to load it; all of them, if they all did."""
+        if self.trouble is None:
+            return pods
+        failing = self.trouble.pods
+        return [plan for plan in pods if plan.state not in failing] or pods
 
     def order_of_pods(self) -> Sequence[PodPlan]:
         """Return the pods to consider for a copy, in order."""

@@ -11,7 +11,7 @@ import sys
 
 from lora_router.cli import standard_streams
 from lora_router.garbage import collect_seldom_at_start
-from lora_router.signals import hangups
+from lora_router.signals import hangups, stops
 
 _INTERRUPTED = 130
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -22,6 +22,7 @@ def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     serves = sys.argv[1:2] == ["serve"]
     if serves:
+        stops.hold()
         hangups.hold()
     standard_streams.provide(output_matters=not serves)
     collect_seldom_at_start()

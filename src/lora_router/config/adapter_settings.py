@@ -46,7 +46,7 @@ class AdapterSettings(BaseModel):
         description="On how many pods an adapter is loaded at least whose declaration does not say "
         "it. More follow its requests.",
     )
-    first_use_seconds: kinds.Seconds = Field(
+    first_use_seconds: kinds.Hold = Field(
         30.0,
         description="Longest time that a request waits for an adapter that is declared and that no "
         "pod has loaded yet. 0: it is refused. Envoy must allow that time (docs/adapters.md).",

@@ -15,10 +15,10 @@ class EnvoySettings(BaseModel):
         description="envoy-config: address that listens for clients. :: stands for all addresses, "
         "IPv6 and IPv4; if envoy-config runs without IPv6 in the kernel, for those of IPv4.",
     )
-    envoy_listen_port: kinds.EnvoysPort = Field(
+    envoy_listen_port: kinds.PortOrAny = Field(
         10080, description="envoy-config: port that listens for clients."
     )
-    envoy_admin_port: kinds.EnvoysPort = Field(
+    envoy_admin_port: kinds.PortOrAny = Field(
         9901, description="envoy-config: port of Envoy's admin pages, on 127.0.0.1."
     )
     envoy_router_address: kinds.HostsAndPorts = Field(
@@ -56,7 +56,7 @@ class EnvoySettings(BaseModel):
     envoy_pod_key_file: kinds.EnvoysPem = Field(
         None, description="envoy-config: private key of that certificate."
     )
-    envoy_message_timeout_seconds: kinds.Interval = Field(
+    envoy_message_timeout_seconds: kinds.MessageTimeout = Field(
         5.0, description="envoy-config: how long Envoy waits for each answer of the router."
     )
     envoy_body_mode: Literal["buffered", "streamed", "full-duplex"] = Field(
@@ -81,7 +81,7 @@ class EnvoySettings(BaseModel):
         description="envoy-config: whether Envoy writes a line of JSON to standard output for each "
         "request, with its status, its times, and the router's decision.",
     )
-    envoy_pod_idle_seconds: kinds.Interval = Field(
+    envoy_pod_idle_seconds: kinds.EnvoysInterval = Field(
         3.0,
         description="envoy-config: how long an idle connection to a pod is kept. Must be shorter "
         "than the keep-alive timeout of the pods, which is 5 s for vLLM.",

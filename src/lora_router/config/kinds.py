@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 from lora_router.adapters.sources import MAX_PREFIXES, PREFIX_RULE, check_prefix
-from lora_router.config import name_rules
+from lora_router.config import conversions, name_rules
 from lora_router.config.cores import cores
 from lora_router.discovery.page_urls import PATH_RULE, is_page_path
 from lora_router.extproc.body import BodyError, checked_model
@@ -20,8 +20,6 @@ from lora_router.routing.selector import SelectorError, parse_selector
 MAX_WORKERS = 32
 """As many as there may be peers: workers are peers of each other."""
 
-_NO_WEIGHT = re.compile(r"[+-][0-9.]+|[0-9]*\.[0-9]+")
-"""Numbers that are no weights. They are not taken for the end of a model's name."""
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 MESH = "mesh"
@@ -63,59 +61,13 @@ def _current_transport(value: object) -> object:
     return "builtin" if value == "lean" else value
 
 
-def _switched(value: object) -> object:
-    """Replace what YAML reads ``on`` and ``off`` as."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
 def _workers(value: object) -> object:
     """Replace ``auto`` by the number of cores."""
-    return min(cores(), MAX_WORKERS) if value == "auto" else _number(value)
-
-
-def _listed(value: object) -> object:
-    """Split ``a,b``. A value from the environment or from a flag is always text."""
-    if isinstance(value, str):
-        return [item.strip() for item in value.split(",") if item.strip()]
-    return value
-
-
-def _joined(value: object) -> object:
-    """Join a list from YAML to ``a,b``: it may be written as the lists of other settings."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ",".join(value)
-    return value
-
-
-def _mapped(value: object) -> object:
-    """Split ``a=1,b=2``. Convert numbers from YAML to text."""
-    if isinstance(value, str):
-        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
-        if not all(equals for _, equals, _ in pairs):
-            raise ValueError("must be name=value,name=value")
-        named = {key.strip(): text.strip() for key, _, text in pairs}
-        if len(named) < len(pairs):
-            raise ValueError("must have each name once")
-        return named
-    if isinstance(value, dict):
-        return {key: _digits(item) for key, item in value.items()}
-    return value
-
-
-def _digits(value: object) -> object:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
-
-
-def _number(value: object) -> object:
-    # YAML reads `yes` and `on` as booleans, which Python treats as the numbers 0 and 1.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
+    return min(cores(), MAX_WORKERS) if value == "auto" else conversions.number(value)
 
 
 def _path(value: Path) -> Path:
-    if not value.name or not str(value).isprintable():
+    if not value.name.strip() or not str(value).isprintable():
         raise ValueError("must be the path of a file")
     return value
 
@@ -139,6 +91,8 @@ def _header(value: object) -> object:
 
 
 def _selector(value: str) -> str:
+    if value and not value.strip():
+        raise ValueError("must not be spaces alone, which would select all pods")
     try:
         parse_selector(value)
     except SelectorError as error:
@@ -163,33 +117,6 @@ def _source_prefix(value: str) -> str:
         raise ValueError(f"must be {error}") from None
 
 
-def _rewrites(value: object) -> object:
-    """Read ``name=target:weight|target:weight,…``. A target without a weight has weight 1."""
-    if isinstance(value, str):
-        value = _mapped(value)
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: _targets(targets) if isinstance(targets, str) else targets
-        for name, targets in value.items()
-    }
-
-
-def _targets(text: str) -> dict[str, str]:
-    """Read ``target:weight|target:weight``. Names may contain colons, too."""
-    found: dict[str, str] = {}
-    for each in text.split("|"):
-        name, _, weight = each.strip().rpartition(":")
-        if name and _NO_WEIGHT.fullmatch(weight):
-            raise ValueError("must have whole weights")
-        weighted = bool(name) and weight.isascii() and weight.isdigit()
-        target = name if weighted else each.strip()
-        if target in found:
-            raise ValueError("must have each target once")
-        found[target] = weight if weighted else "1"
-    return found
-
-
 def _model(value: str) -> str:
     try:
         return checked_model(value)
@@ -209,40 +136,84 @@ def _some_weight(value: dict[str, int]) -> dict[str, int]:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
+_NUMBER = BeforeValidator(conversions.number)
+_LISTED = BeforeValidator(conversions.listed)
+_MAPPED = BeforeValidator(conversions.mapped)
+
+
+def _schema(pattern: str) -> FieldInfo:
+    """Return a pattern for the chart's schema, which has no other check.
+
+    It may allow more than the router does.
+    """
+    # Pydantic's types say that Field returns any type.
+    field: FieldInfo = Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
+    return field
+
+
+Whole = Annotated[int, _NUMBER]
 """A whole number. The setting gives its bounds, from which ``allowed_by`` makes its phrase."""
 
 Port = Annotated[
-    int, Field(ge=1, le=65535), BeforeValidator(_number), Allowed("a port, from 1 to 65535")
+    int,
+    Field(ge=1, le=65535),
+    _NUMBER,
+    Allowed("a port, from 1 to 65535"),
 ]
 PortOrAny = Annotated[
-    int, Field(ge=0, le=65535), BeforeValidator(_number), Allowed("a port, from 0 (any) to 65535")
-]
-EnvoysPort = Annotated[
-    int, Field(ge=0, le=65535), BeforeValidator(_number), Allowed("a port, from 0 to 65535")
+    int,
+    Field(ge=0, le=65535),
+    _NUMBER,
+    Allowed("a port, from 0 (any) to 65535"),
 ]
 Fraction = Annotated[
     float,
     Field(ge=0, le=1, allow_inf_nan=False),
-    BeforeValidator(_number),
+    _NUMBER,
     Allowed("a number between 0 and 1"),
 ]
 Seconds = Annotated[
     float,
     Field(ge=0, le=86400, allow_inf_nan=False),
-    BeforeValidator(_number),
+    _NUMBER,
     Allowed("seconds, from 0 to 86400"),
 ]
 Interval = Annotated[
     float,
     Field(gt=0, le=86400, allow_inf_nan=False),
-    BeforeValidator(_number),
+    _NUMBER,
     Allowed("seconds, above 0 and up to 86400"),
 ]
+LONGEST_MESSAGE_SECONDS = 3600
+"""The longest time for which Envoy's ext_proc filter may be told to wait for a message."""
+MESSAGE_MARGIN_SECONDS = 5
+"""By how much Envoy waits longer for the router than the longest hold: the router asks for a little
+more time than it holds a request."""
+_LONGEST_HOLD_SECONDS = LONGEST_MESSAGE_SECONDS - MESSAGE_MARGIN_SECONDS
+
+Hold = Annotated[
+    float,
+    Field(ge=0, le=_LONGEST_HOLD_SECONDS, allow_inf_nan=False),
+    _NUMBER,
+    Allowed(f"seconds, from 0 to {_LONGEST_HOLD_SECONDS}"),
+]
+MessageTimeout = Annotated[
+    float,
+    Field(ge=0.001, le=LONGEST_MESSAGE_SECONDS, allow_inf_nan=False),
+    _NUMBER,
+    Allowed(f"seconds, from 0.001 to {LONGEST_MESSAGE_SECONDS}"),
+]
+EnvoysInterval = Annotated[
+    float,
+    Field(ge=0.001, le=86400, allow_inf_nan=False),
+    _NUMBER,
+    Allowed("seconds, from 0.001 to 86400"),
+]
+"""For Envoy, 0 means no limit, and so does a time that is rounded to it."""
 
 _ModelName = Annotated[str, Field(min_length=1), AfterValidator(_model)]
 _ModelPattern = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
-_Weight = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_number)]
+_Weight = Annotated[int, Field(ge=0, le=1_000_000), _NUMBER]
 _Targets = Annotated[
     dict[_ModelName, _Weight], Field(min_length=1, max_length=64), AfterValidator(_some_weight)
 ]
@@ -258,7 +229,7 @@ EnvoysPem = Annotated[_File | None, Allowed("the path of a PEM file where Envoy 
 Factor = Annotated[
     float,
     Field(ge=1, le=1000, allow_inf_nan=False),
-    BeforeValidator(_number),
+    _NUMBER,
     Allowed("a number from 1 to 1000"),
 ]
 
@@ -266,16 +237,25 @@ Address = Annotated[
     str,
     Field(min_length=1),
     AfterValidator(name_rules.host_name),
+    _schema("[-A-Za-z0-9_.:%]+"),
     Allowed("an address of this host: an IP address without brackets, or a host's name"),
 ]
 IpAddress = Annotated[
     str,
     Field(min_length=1),
     AfterValidator(name_rules.ip_address),
+    _schema("[0-9A-Fa-f.:]+(?:%.+)?"),
     Allowed("an IP address without brackets"),
 ]
+_HOST_AND_PORT = r"\s*[^\s,]+:[0-9]{1,5}\s*"
 HostsAndPorts = Annotated[
-    Annotated[str, BeforeValidator(_joined), AfterValidator(name_rules.hosts_and_ports)] | None,
+    Annotated[
+        str,
+        BeforeValidator(conversions.joined),
+        AfterValidator(name_rules.hosts_and_ports),
+        _schema(f"{_HOST_AND_PORT}(?:,{_HOST_AND_PORT})*"),
+    ]
+    | None,
     Allowed("host:port, or several joined by commas"),
 ]
 Peering = Annotated[
@@ -290,28 +270,28 @@ ServiceName = Annotated[
     Annotated[str, AfterValidator(name_rules.service_name)] | None,
     Allowed("the name of a Service, NAME or NAMESPACE/NAME"),
 ]
-HeaderName = Annotated[str, BeforeValidator(_header), Allowed("a header's name")]
-OptionalHeaderName = Annotated[
-    Annotated[str, BeforeValidator(_header)] | None, Allowed("a header's name")
-]
+_Header = Annotated[str, BeforeValidator(_header), _schema(_TOKEN.pattern.replace("a-z", "A-Za-z"))]
+HeaderName = Annotated[_Header, Allowed("a header's name")]
+OptionalHeaderName = Annotated[_Header | None, Allowed("a header's name")]
 Selector = Annotated[str, AfterValidator(_selector), Allowed("a Kubernetes label selector")]
 Namespaces = Annotated[
-    list[Annotated[str, AfterValidator(name_rules.namespace)]],
-    BeforeValidator(_listed),
+    list[Annotated[str, AfterValidator(name_rules.namespace), _schema(name_rules.LABEL)]],
+    _LISTED,
     Allowed("names of namespaces, joined by commas"),
 ]
 Namespace = Annotated[
     Annotated[str, AfterValidator(name_rules.namespace)] | None, Allowed("the name of a namespace")
 ]
 UrlPaths = Annotated[
-    list[Annotated[str, AfterValidator(_url_path)]],
-    BeforeValidator(_listed),
+    list[Annotated[str, AfterValidator(_url_path), _schema("/[^?]*")]],
+    _LISTED,
     Allowed("paths, each beginning with a slash, joined by commas"),
 ]
 PortName = Annotated[
     str,
     Field(min_length=1, max_length=15),
     AfterValidator(name_rules.port_name),
+    _schema("[a-z0-9]([-a-z0-9]*[a-z0-9])?"),
     Allowed("a container port's name: 1 to 15 lower-case letters, digits and hyphens"),
 ]
 ContextName = Annotated[
@@ -325,20 +305,29 @@ ApiKey = Annotated[
     AfterValidator(name_rules.api_key),
     Allowed("the key that vLLM was started with, of ASCII characters without spaces"),
 ]
+_DNS_LABEL = name_rules.LABEL.replace("a-z", "A-Za-z")
+_DNS_NAME = rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*"
 DnsName = Annotated[
-    Annotated[str, AfterValidator(name_rules.dns_name)] | None, Allowed("a DNS name")
+    Annotated[
+        str,
+        AfterValidator(name_rules.dns_name),
+        _schema(_DNS_NAME),
+    ]
+    | None,
+    Allowed("a DNS name"),
 ]
-PagePath = Annotated[str, AfterValidator(_page_path), Allowed(PATH_RULE)]
-OptionalPagePath = Annotated[Annotated[str, AfterValidator(_page_path)] | None, Allowed(PATH_RULE)]
+_PagePath = Annotated[str, AfterValidator(_page_path), _schema(r"/[!-\[\]-~]*")]
+PagePath = Annotated[_PagePath, Allowed(PATH_RULE)]
+OptionalPagePath = Annotated[_PagePath | None, Allowed(PATH_RULE)]
 PathTreatments = Annotated[
     dict[Annotated[str, AfterValidator(_url_path)], Literal["routed", "passed", "refused"]],
-    BeforeValidator(_mapped),
+    _MAPPED,
     Allowed("/path=routed, /path=passed or /path=refused, joined by commas"),
 ]
 ModelRewrites = Annotated[
     dict[_ModelPattern, _Targets],
     Field(max_length=4096),
-    BeforeValidator(_rewrites),
+    BeforeValidator(conversions.rewrites),
     Allowed(
         "name=target:weight|target:weight, joined by commas, with whole weights from 0 to 1000000, "
         "one of them above 0"
@@ -347,10 +336,10 @@ ModelRewrites = Annotated[
 SourcePrefixes = Annotated[
     list[Annotated[str, AfterValidator(_source_prefix)]],
     Field(max_length=MAX_PREFIXES),
-    BeforeValidator(_listed),
+    _LISTED,
     Allowed(f"beginnings of sources, joined by commas, each {PREFIX_RULE}"),
 ]
-Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
+Options = Annotated[dict[str, str], _MAPPED, Allowed("name=value,name=value")]
 
 Workers = Annotated[
     int,
@@ -359,6 +348,6 @@ Workers = Annotated[
     Allowed(f"a whole number from 1 to {MAX_WORKERS}, or auto"),
 ]
 
-Switch = Annotated[Literal["off", "on"], BeforeValidator(_switched)]
-Tokens = Annotated[Literal["off", "on", "all"], BeforeValidator(_switched)]
+Switch = Annotated[Literal["off", "on"], BeforeValidator(conversions.switched)]
+Tokens = Annotated[Literal["off", "on", "all"], BeforeValidator(conversions.switched)]
 Transport = Annotated[Literal["builtin", "grpcio"], BeforeValidator(_current_transport)]

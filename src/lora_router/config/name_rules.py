@@ -8,7 +8,10 @@ from ipaddress import ip_address as parse_ip
 
 from pydantic import SecretStr
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+"""The pattern of a label of a DNS name, and of a namespace."""
+
+_DNS_LABEL = re.compile(LABEL)
 _HOST_LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?")
 """Hosts files and container networks have names with underscores too."""
 _PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -80,7 +83,13 @@ def hosts_and_ports(value: str) -> str:
     """Return one ``host:port``, or several joined by commas."""
     for each in value.split(","):
         host, _, port = each.strip().rpartition(":")
-        if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        if not host or not (
+            port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
+        ):
             raise ValueError("must be host:port, or several joined by commas")
         host_name(host[1:-1] if host[0] == "[" and host[-1] == "]" else host)
     return value
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536

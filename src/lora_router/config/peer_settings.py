@@ -36,7 +36,8 @@ class PeerSettings(BaseModel):
     peer_secret_file: kinds.OwnSecret = Field(
         None,
         description="File with the secret that all routers of the fleet share. A peer must know "
-        "it.",
+        "it. The file may have a second one on a second line, which peers may know instead: change "
+        "a secret in two steps.",
     )
     peer_tls_ca_file: kinds.OwnPem = Field(
         None,

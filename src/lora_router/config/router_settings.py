@@ -76,7 +76,7 @@ class RouterSettings(BaseModel):
         ge=1024,
         description="Maximum size of a request body. A larger body is refused with 413.",
     )
-    max_hold_seconds: kinds.Seconds = Field(
+    max_hold_seconds: kinds.Hold = Field(
         30.0,
         description="Maximum time that an algorithm may hold a request in the router. 0: no "
         "request is held.",

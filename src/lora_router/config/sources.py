@@ -1,13 +1,13 @@
 """Reads settings from a file, the environment and flags, and reports what is wrong with them.
 
 From the weakest source to the strongest: the defaults of ``Settings``, a YAML file, the environment
-(``LORA_ROUTER_`` and the name in capitals; for four settings AIBrix's name too), flags.
+(``LORA_ROUTER_`` and the name, in any case; for four settings AIBrix's name too), flags.
 """
 
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,11 +111,28 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
         if environ.get(variable)
     }
     # An empty variable counts as absent, because a template often cannot leave a variable out.
+    spelled: dict[str, str] = {}
     for variable, value in environ.items():
-        name = variable.upper().removeprefix(ENV_PREFIX).lower()
-        if value and variable.upper().startswith(ENV_PREFIX) and _is_known(name):
-            given[name] = _Given(value, f"env {variable}", f"{variable}=")
+        name = _setting_of(variable)
+        if not value or not _is_known(name):
+            continue
+        other = spelled.setdefault(name, variable)
+        if environ[other] != value:
+            raise SettingsError(
+                f"{other} and {variable}: two spellings of one variable, with different values: "
+                "set one of them"
+            )
+        given[name] = _Given(value, f"env {variable}", f"{variable}=")
     return given
+
+
+def _setting_of(variable: str) -> str:
+    """Return what a variable of ours sets, known or not; empty: it is not ours.
+
+    Variables are read in any case.
+    """
+    name = variable.upper()
+    return name.removeprefix(ENV_PREFIX).lower() if name.startswith(ENV_PREFIX) else ""
 
 
 def _from_flags(flags: Mapping[str, object], spelled: Mapping[str, str]) -> dict[str, _Given]:
@@ -151,17 +168,25 @@ def _unknown(spelled: str, name: str) -> str:
 
 def _problems(error: ValidationError, given: Mapping[str, _Given]) -> list[str]:
     problems: dict[str, str] = {}
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+    for detail in error.errors(include_url=False, include_input=False):
         if not detail["loc"]:
-            # The settings contradict each other. The message names them.
-            message = detail["msg"].removeprefix("Value error, ")
-            problems[message] = message
+            # The settings contradict each other.
+            for each in detail["ctx"]["error"].found:
+                problems[each.message] = each.message + _written(each.names, given)
             continue
         name = str(detail["loc"][0])
-        item = given[name]
-        value = "(not shown)" if _is_secret(name) else _shown(item.value)
-        problems[name] = f"{item.spelled}{value}: must be {allowed(name)}"
+        problems[name] = f"{_assignment(name, given[name])}: must be {allowed(name)}"
     return list(problems.values())
+
+
+def _written(names: Iterable[str], given: Mapping[str, _Given]) -> str:
+    """Return where the settings of a contradiction were set, and to what."""
+    places = [_assignment(name, given[name]) for name in names if name in given]
+    return f" ({'; '.join(places)})" if places else ""
+
+
+def _assignment(name: str, item: _Given) -> str:
+    return f"{item.spelled}{'(not shown)' if _is_secret(name) else _shown(item.value)}"
 
 
 def _shown(value: object) -> str:
@@ -183,9 +208,9 @@ def _check_algorithm(name: str, given: Mapping[str, _Given]) -> None:
 
 def _suspicious(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
-        f"{_unknown(name, name.removeprefix(ENV_PREFIX).lower())}; the variable is ignored"
-        for name in sorted(environ)
-        if name.startswith(ENV_PREFIX)
-        and not _is_known(name.removeprefix(ENV_PREFIX).lower())
-        and _SERVICE_LINK.fullmatch(name) is None
+        f"{_unknown(variable, name)}; the variable is ignored"
+        for variable in sorted(environ)
+        if (name := _setting_of(variable))
+        and not _is_known(name)
+        and _SERVICE_LINK.fullmatch(variable) is None
     )

@@ -127,7 +127,8 @@ class AdapterRow(Struct, kw_only=True, gc=False):
         ),
     ] = ""
     unplaced_because: Annotated[
-        str, Meta(description="Why it is `unplaced`. Empty: it is not.")
+        str,
+        Meta(description="Why it has no place, or fewer than it declares. Empty: it has."),
     ] = ""
     source: Annotated[str, Meta(description="From where pods load it, as declared.")] = ""
     wanted: Annotated[int, Meta(description="Number of pods on which it belongs.")] = 0

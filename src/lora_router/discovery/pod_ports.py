@@ -24,7 +24,6 @@ from lora_router.discovery.pod_object import (
     PodObject,
     PodSpec,
 )
-from lora_router.whole_numbers import whole_number
 
 MAX_PORTS = 32
 """Ports of one pod. Each is a pod of the fleet, with series of metrics of its own."""
@@ -149,4 +148,4 @@ def _port(labels: Mapping[str, str], label: str, default: int, problems: list[st
 
 
 def _is_port(text: str) -> bool:
-    return whole_number(text, 1, 65535) is not None
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536

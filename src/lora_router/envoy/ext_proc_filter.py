@@ -7,13 +7,10 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as ext_pr
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
 from envoy_data_plane.google.protobuf import Any
 
+from lora_router.config.kinds import MESSAGE_MARGIN_SECONDS
 from lora_router.config.settings import Settings
 from lora_router.envoy.router_cluster import ROUTER_CLUSTER, fails_open
 from lora_router.extproc.decision_metadata import NAMESPACE
-
-_MESSAGE_TIMEOUT_MARGIN_SECONDS = 5.0
-"""Added to the longest hold. The router asks for a little more time than it holds a request, and
-Envoy must allow that."""
 
 _RESPONSE_ATTRIBUTES = ["upstream.address", "response.code", "response.code_details"]
 """What the router learns of an answer: who gave it, or why Envoy did."""
@@ -38,7 +35,7 @@ def ext_proc_filter(settings: Settings) -> ext_proc.ExternalProcessor:
         response_attributes=_RESPONSE_ATTRIBUTES,
         message_timeout=timedelta(seconds=settings.envoy_message_timeout_seconds),
         max_message_timeout=timedelta(
-            seconds=settings.longest_hold_seconds + _MESSAGE_TIMEOUT_MARGIN_SECONDS
+            seconds=settings.longest_hold_seconds + MESSAGE_MARGIN_SECONDS
         ),
         failure_mode_allow=fails_open(settings),
         allow_mode_override=True,

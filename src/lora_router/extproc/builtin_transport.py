@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.process_call import Process
-from lora_router.extproc.tls import TlsIdentity, TlsSource, load_tls
+from lora_router.extproc.tls import TlsContents, TlsIdentity, TlsSource, identity_of, load_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     PROCESS_PATH,
     READINESS_SERVICES,
     REFLECTED,
 )
-from lora_router.extproc.transport_error import listen_error
+from lora_router.extproc.transport_error import TransportError, listen_error
 from lora_router.grpc_server.health import NOT_SERVING, SERVING
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method
@@ -50,6 +50,9 @@ class BuiltinTransport:
         self._host = host
         self._tls_files = tls
         self.tls: TlsIdentity | None = None
+        self.kept_tls: TlsContents | None = None
+        """What is used at the start if the files cannot be."""
+        self._reflection = Reflection(REFLECTED)
         self._process = Process(context, max_message_bytes)
         self.server = GrpcServer(
             {
@@ -58,7 +61,7 @@ class BuiltinTransport:
                     if context.headers.reads_traceparent
                     else self._process.open_call
                 ),
-                **Reflection(REFLECTED).methods,
+                **self._reflection.methods,
                 **(methods or {}),
             },
             max_message_bytes=max_message_bytes,
@@ -81,7 +84,7 @@ class BuiltinTransport:
         Raises:
             TransportError: The address is not available, or the TLS files cannot be used.
         """
-        self.tls = None if self._tls_files is None else load_tls(self._tls_files)
+        self.tls = None if self._tls_files is None else self._load_tls(self._tls_files)
         context = None if self.tls is None else self.tls.context
         # Before it listens, so that no health check finds an unknown service.
         self.server.health.set(LIVENESS_SERVICE, SERVING)
@@ -95,6 +98,14 @@ class BuiltinTransport:
         except OSError as error:
             raise listen_error(self._host, self.port, error) from error
         self.started = True
+
+    def _load_tls(self, files: TlsSource) -> TlsIdentity:
+        try:
+            return load_tls(files)
+        except TransportError:
+            if self.kept_tls is None:
+                raise
+            return identity_of(self.kept_tls)
 
     async def use_tls(self, identity: TlsIdentity) -> None:
         """Use a renewed certificate for new connections. Open connections keep theirs."""
@@ -112,4 +123,9 @@ class BuiltinTransport:
         Returns:
             The number of streams that were still open and were closed.
         """
+        self._reflection.close()
         return await self.server.drain(seconds)
+
+    def hurry(self) -> None:
+        """Let a drain, also one that begins later, wait for no more streams."""
+        self.server.hurry()

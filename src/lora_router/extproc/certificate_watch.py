@@ -10,9 +10,9 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from lora_router.extproc.tls import TlsContents, TlsIdentity, TlsSource, load_tls, read_tls
-from lora_router.extproc.transport import Transport
 from lora_router.extproc.transport_error import TransportError
 from lora_router.log_limit import LogLimit
 from lora_router.supervision import Supervisor, every
@@ -26,13 +26,22 @@ _SOON_SECONDS = 7 * 86400.0
 _DAY = 86400.0
 
 
+class UsesTls(Protocol):
+    """What uses the certificate: a transport."""
+
+    tls: TlsIdentity | None
+
+    async def use_tls(self, identity: TlsIdentity) -> None:
+        """Use a renewed certificate."""
+
+
 class CertificateWatch:
     """Gives a transport the certificate that is in its files."""
 
     def __init__(
         self,
         files: TlsSource,
-        transport: Transport,
+        transport: UsesTls,
         supervisor: Supervisor,
         *,
         interval: float = INTERVAL_SECONDS,

@@ -14,30 +14,30 @@ from typing import TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.grpcio_memory import StreamMemory
+from lora_router.extproc.grpcio_services import SideServices
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.session import Session
 from lora_router.extproc.tls import TlsIdentity, TlsSource, load_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     READINESS_SERVICES,
-    REFLECTED,
     SERVICE,
 )
 from lora_router.extproc.transport_error import listen_error
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.limits import Limits, ProcessLimits
-from lora_router.grpc_server.reflection import METHOD, SERVICES, Reflection
 from lora_router.listening import everywhere, shown_address
-from lora_router.supervision import Supervisor
+from lora_router.supervision import Supervisor, unless
 
 log = logging.getLogger("lora_router.extproc")
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_OF_A_CONNECTION = Limits()
+"""The limits of the other transport, as far as grpcio has them."""
 _Context: TypeAlias = grpc.aio.ServicerContext
 
 
@@ -72,7 +72,7 @@ class GrpcioTransport:
         loop = asyncio.get_running_loop()
         self.bounds = Bounds(
             limits,
-            small=Limits().stream_window,
+            small=_OF_A_CONNECTION.stream_window,
             call_later=lambda seconds, call: loop.call_later(seconds, call).cancel,
         )
         self._context = context
@@ -84,7 +84,8 @@ class GrpcioTransport:
         self._host = host
         self._streams: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._health = _Health()
+        self._hurry = asyncio.Event()
+        self._services = SideServices()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -99,11 +100,19 @@ class GrpcioTransport:
                 # Envoy may be configured to send PINGs at any rate.
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # A gateway whose machine died does not close its connections.
+                ("grpc.keepalive_time_ms", int(1000 * _OF_A_CONNECTION.keepalive_seconds)),
+                (
+                    "grpc.keepalive_timeout_ms",
+                    int(1000 * _OF_A_CONNECTION.keepalive_timeout_seconds),
+                ),
+                # Streams are silent while pods answer.
+                ("grpc.http2.max_pings_without_data", 0),
             ],
             maximum_concurrent_rpcs=limits.streams,
         )
-        self._server.add_generic_rpc_handlers((self._handler(), *_reflection(), *handlers))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((self._handler(), *handlers))
+        self._services.add_to(self._server)
         self.port = port
         """The port on which the server listens, after ``start``."""
         self.started = False
@@ -128,7 +137,7 @@ class GrpcioTransport:
                 self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise listen_error(self._host, self.port) from error
-        await self._health.set(LIVENESS_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._services.health.set(LIVENESS_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_ready(ready=False)
         await self._server.start()
         self.started = True
@@ -145,7 +154,7 @@ class GrpcioTransport:
             else health_pb2.HealthCheckResponse.NOT_SERVING
         )
         for service in READINESS_SERVICES:
-            await self._health.set(service, status)
+            await self._services.health.set(service, status)
 
     async def drain(self, seconds: float) -> int:
         """Stop listening, wait for open streams to end, and close the rest with status OK.
@@ -155,14 +164,22 @@ class GrpcioTransport:
         """
         # From here on, grpc.aio refuses new streams with GOAWAY. Its grace period is longer.
         stopping = self._supervisor.once("grpc-stop", self._server.stop(seconds + 5))
-        if self._streams:
-            await asyncio.wait(self._streams, timeout=seconds)
+        self._services.end()
+        await unless(self._hurry, self._until_ended(seconds))
         left = len(self._streams)
         self._draining = True
         for task in tuple(self._streams):
             task.cancel()
         await stopping
         return left
+
+    def hurry(self) -> None:
+        """Let a drain, also one that begins later, wait for no more streams."""
+        self._hurry.set()
+
+    async def _until_ended(self, seconds: float) -> None:
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=seconds)
 
     def _credentials(self, files: TlsSource) -> grpc.ServerCredentials:
         self.tls = self._tls_in_grpc = identity = load_tls(files)
@@ -215,43 +232,6 @@ class GrpcioTransport:
             self._streams.discard(task)
         if writer.ended is not None:
             await context.abort(_STATUS[writer.ended.code], writer.ended.message)
-
-
-class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio has no types for it
-    """The health service of grpcio, which lacks ``List``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._listed: dict[str, int] = {}
-
-    async def set(self, service: str, status: int) -> None:
-        """Set the state of a service."""
-        self._listed[service] = status
-        await super().set(service, status)
-
-    async def List(  # noqa: N802 -- named by the protocol
-        self, _request: health_pb2.HealthListRequest, _context: _Context
-    ) -> health_pb2.HealthListResponse:
-        """Return the states of all services."""
-        statuses = {
-            service: health_pb2.HealthCheckResponse(status=status)
-            for service, status in self._listed.items()
-        }
-        return health_pb2.HealthListResponse(statuses=statuses)
-
-
-def _reflection() -> list[grpc.GenericRpcHandler]:
-    reflection = Reflection(REFLECTED)
-
-    async def answer(requests: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
-        async for request in requests:
-            try:
-                yield reflection.answer(request)
-            except DecodeError:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a reflection request")
-
-    method = grpc.stream_stream_rpc_method_handler(answer)
-    return [grpc.method_handlers_generic_handler(each, {METHOD: method}) for each in SERVICES]
 
 
 def _traceparent(context: _Context) -> str:

@@ -63,11 +63,12 @@ def load_tls(source: TlsSource) -> TlsIdentity:
     # OpenSSL reads the files again, and they may be replaced in between.
     if isinstance(source, TlsFiles) and read_tls(source) != contents:
         raise TlsFileError(f"grpc_tls_cert_file: {source.shown}: changed while it was read")
-    try:
-        expires = expires_at(contents.certificate)
-    except ValueError:
-        expires = None
-    return TlsIdentity(contents, context, expires)
+    return TlsIdentity(contents, context, _expires(contents))
+
+
+def identity_of(contents: TlsContents) -> TlsIdentity:
+    """Return the identity of contents that could be used when they were read."""
+    return TlsIdentity(contents, _own_context(contents), _expires(contents))
 
 
 def read_tls(files: TlsSource) -> TlsContents:
@@ -95,10 +96,21 @@ def _http2_context() -> ssl.SSLContext:
     return context
 
 
+def _expires(contents: TlsContents) -> float | None:
+    try:
+        return expires_at(contents.certificate)
+    except ValueError:
+        return None
+
+
 def _own_context(contents: TlsContents) -> ssl.SSLContext:
     context = _http2_context()
     with readable(contents.certificate) as certificate, readable(contents.key) as key:
         context.load_cert_chain(certificate, key)
+    if contents.client_ca is not None:
+        with readable(contents.client_ca) as client_ca:
+            context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

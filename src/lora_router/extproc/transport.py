@@ -57,7 +57,7 @@ class Transport(Protocol):
         "no further changes" and continues the response in progress. A cancelled stream would
         abort the response.
 
-        It may be called again with fewer seconds after a drain that was cancelled.
+        It is called once. ``hurry`` ends the wait.
 
         Args:
             seconds: Maximum time to wait for open streams.
@@ -65,3 +65,6 @@ class Transport(Protocol):
         Returns:
             The number of streams that were still open and were closed.
         """
+
+    def hurry(self) -> None:
+        """Let a drain, also one that begins later, wait for no more streams."""

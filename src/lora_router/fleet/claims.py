@@ -1,12 +1,31 @@
 """Which held adapters claim a free slot, and which peers know of these claims.
 
-Rule 2 of ``slot_allotment`` says what a claim is good for.
+Rule 2 of ``slot_allotment`` says what a claim is good for. The claims of a peer follow from its
+last share, so they are made once for each share, and in steps.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from lora_router.fleet.peer_shares import MISSED, PeerShares
+from lora_router.fleet.peer_shares import MISSED, PeerShares, Received
 from lora_router.fleet.slot_allotment import Claim, place_of
+from lora_router.steps import Steps, all_at_once
+
+FitsOf = Callable[[str], Sequence[int] | None]
+"""Returns the positions of the pods that list an adapter; ``None``: all. One that no pod lists
+needs no slot yet."""
+
+_AT_ONCE = 256
+"""How many claims are made in one step."""
+
+
+class _Made(NamedTuple):
+    """The claims of one peer."""
+
+    received: Received
+    """The share from which they follow."""
+    claims: Sequence[tuple[tuple[int, float, str, str], Claim]]
+    """Each with its place."""
 
 
 class Claims:
@@ -22,6 +41,10 @@ class Claims:
         self._claimed: dict[str, tuple[int, float]] = {}
         """The adapters that this router holds, each with the number and time of the first of its
         shares that reported it."""
+        self._made: dict[str, _Made] = {}
+        """By peer."""
+        self.rows = 0
+        """How many claims were looked at last."""
 
     def report(self, held: Iterable[str], number: int, now: float) -> None:
         """Record the adapters that this router holds, as in its share of this number."""
@@ -32,11 +55,32 @@ class Claims:
         received = self._shares.received
         return bool(self._claimed) or any(received[each].share.held for each in talking)
 
+    def forget_made(self) -> None:
+        """Make all claims anew: the positions of pods are others, or what they list."""
+        self._made = {}
+
+    def make(
+        self, received: Received, positions: Mapping[str, int], fits_of: FitsOf
+    ) -> Steps[None]:
+        """Return the steps that make the claims of a peer. The arguments are those of ``of``."""
+        share, into = received.share, self._made
+        claims = []
+        for number, (adapter, held) in enumerate(share.held.items(), 1):
+            fits = fits_of(adapter)
+            if (fits is None or fits) and not share.has_sent(adapter, held):
+                wanted = None if held.wanted is None else positions.get(held.wanted)
+                since = received.at - held.seconds
+                claim = Claim(since, share.router, adapter, wanted, (), fits, held.priority)
+                claims.append((place_of(claim), claim))
+            if number % _AT_ONCE == 0:
+                yield
+        into[share.router] = _Made(received, claims)
+
     def of(
         self,
         talking: Collection[str],
         positions: Mapping[str, int],
-        fits_of: Callable[[str], Sequence[int] | None],
+        fits_of: FitsOf,
         now: float,
     ) -> Collection[Claim]:
         """Return one claim for each held adapter: the one that is served first.
@@ -44,36 +88,61 @@ class Claims:
         Args:
             talking: The peers whose claims count.
             positions: The positions of pods by their names.
-            fits_of: Returns the positions of the pods that list an adapter; ``None``: all. One that
-                no pod lists needs no slot yet.
+            fits_of: Returns which pods list an adapter.
             now: The time.
         """
-        claims: dict[str, Claim] = {}
-        own, peers = self._shares.own, self._shares.received
-        for received in (own, *(peers[each] for each in sorted(talking))):
-            if received is None:
-                continue
-            for adapter, held in received.share.held.items():
-                fits = fits_of(adapter)
-                if received.share.has_sent(adapter, held) or not (fits is None or fits):
-                    continue
-                heard_by = self._acknowledged_by(adapter, now) if received is own else ()
-                wanted = None if held.wanted is None else positions.get(held.wanted)
-                since = received.at - held.seconds
-                router, priority = received.share.router, held.priority
-                claim = Claim(since, router, adapter, wanted, heard_by, fits, priority)
-                if adapter not in claims or place_of(claim) < place_of(claims[adapter]):
-                    claims[adapter] = claim
-        return claims.values()
+        received = self._shares.received
+        if len(self._made) > len(received):
+            self._made = {name: made for name, made in self._made.items() if name in received}
+        claims = {placed[1].adapter: placed for placed in self._own(positions, fits_of, now)}
+        self.rows = len(claims)
+        for name in sorted(talking):
+            made = self._made.get(name)
+            if made is None or made.received is not received[name]:
+                all_at_once(self.make(received[name], positions, fits_of))
+                made = self._made[name]
+            self.rows += len(made.claims)
+            for placed in made.claims:
+                first = claims.get(placed[1].adapter)
+                if first is None or placed[0] < first[0]:
+                    claims[placed[1].adapter] = placed
+        return [claim for _, claim in claims.values()]
 
-    def _acknowledged_by(self, adapter: str, now: float) -> Collection[str]:
-        """Return the peers that have acknowledged that this router holds an adapter.
+    def _own(
+        self, positions: Mapping[str, int], fits_of: FitsOf, now: float
+    ) -> Iterable[tuple[tuple[int, float, str, str], Claim]]:
+        """Yield this router's claims, each with its place."""
+        own = self._shares.own
+        if own is None:
+            return
+        share = own.share
+        heard_by: dict[tuple[int, float], Collection[str]] = {}
+        for adapter, held in share.held.items():
+            fits = fits_of(adapter)
+            if share.has_sent(adapter, held) or not (fits is None or fits):
+                continue
+            first = self._claimed[adapter]
+            if first not in heard_by:
+                heard_by[first] = self._acknowledged_by(*first, now)
+            wanted = None if held.wanted is None else positions.get(held.wanted)
+            claim = Claim(
+                *(own.at - held.seconds, share.router, adapter, wanted, heard_by[first], fits),
+                priority=held.priority,
+            )
+            yield place_of(claim), claim
+
+    def _acknowledged_by(self, number: int, at: float, now: float) -> Collection[str]:
+        """Return the peers that have acknowledged a claim that this router has reported.
 
         After ``MISSED`` share intervals all peers are assumed to know it.
+
+        Args:
+            number: The number of the first share that reported it.
+            at: The time of that share.
+            now: The time.
         """
         assert self._shares.own is not None  # noqa: S101 -- claims come from shares
         own = self._shares.own.share
-        number, at = self._claimed[adapter]
         if now - at > MISSED * own.every:
             return self._shares.received.keys()
         return [

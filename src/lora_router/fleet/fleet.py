@@ -62,7 +62,7 @@ class Fleet:
         self._by_model = self._model_index.found
         """Read here, so that a request costs one lookup."""
         self._catalogs = Catalogs()
-        self.peers = Peers(lambda model: self.serving(model).pods)
+        self.peers = Peers(self._states, self._model_index, self._after_exchange)
         self.prefixes = PrefixIndex()
         """Which pods have which beginnings of prompts."""
         self._reported_uses = ReportedUses()
@@ -207,12 +207,13 @@ class Fleet:
     # Exchange of shares with peers
 
     def put_peer(self, share: LedgerShare, now: float) -> None:
-        """Apply the share that a peer sent."""
+        """Apply the share that a peer sent, and all that follows from it."""
         all_at_once(self.take_share(share, now))
+        self.peers.renew(now)
 
     def take_share(self, share: LedgerShare, now: float) -> Steps[None]:
-        """Return the steps that apply the share that a peer sent. A newer one may end them."""
-        steps = self.peers.put(share, self._states, now, self._after_exchange)
+        """Return the steps that apply a peer's share, and what is left of its earlier ones."""
+        steps = self.peers.put(share, now)
         others = self._reported_uses.put(share, self._states, now, self._used_at_peers)
         if self.outliers is not None and share.ejected:
             suspect_reported(share.ejected, self.outliers, self.get)
@@ -229,8 +230,8 @@ class Fleet:
 
     def drop_peer(self, router: str, now: float) -> Steps[None]:
         """Return the steps that forget everything that a peer reported."""
-        self._reported_uses.forget(router)
-        return self.peers.forget(router, self._states, now, self._after_exchange)
+        uses = self._reported_uses.forget(router, self._states, self._used_at_peers)
+        return in_turn(self.peers.forget(router, now), uses)
 
     def report_to_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float
@@ -245,7 +246,7 @@ class Fleet:
         """
         ejected = {} if self.outliers is None else self.outliers.unwell.ejected()
         used = used_since(self._states, now)
-        share, changed = self.peers.report(router, every, held, self._states, now, ejected)
+        share, changed = self.peers.report(router, every, held, now, ejected)
         self._after_exchange(changed)
         return replace(share, used=used) if used else share
 

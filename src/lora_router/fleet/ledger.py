@@ -8,7 +8,8 @@ Rules:
 - A request counts where it runs. If Envoy had to send it to another pod, it moves there with the
   headers of the answer.
 - Prompt tokens on their way to a pod count there (``pod_work``) and leave with the reservation.
-- A load of an adapter counts there until the streamed answer to the request that needs it begins.
+- A load of an adapter counts there until the streamed answer to the request that began it begins,
+  or until that request leaves the pod.
 - A reservation refers to the pod's state, not to its name. A pod that leaves and returns under the
   same name has a new state, so neither count can become wrong.
 """
@@ -111,7 +112,7 @@ class Reservation:
         ledger, adapter = self._ledger, self.adapter
         if ledger is None or adapter is None:
             return
-        self._end_load(self.state)
+        self.end_load(self.state)
         ledger.leave(self.state, adapter)
         self.state.beliefs.never_used(adapter)
         ledger.join(self.state, None)
@@ -122,10 +123,16 @@ class Reservation:
         state, prefill = self.state, self.prefill
         prompts = 0.0 if prefill is None else prefill.ahead / state.work.tokens_a_second
         ledger.load_times.first_byte(state, place, now - self.sent_at - prompts)
-        self._end_load(state)
+        self.end_load(state)
 
-    def _end_load(self, state: PodState) -> None:
-        """Let requests that follow for the same adapter show how long first bytes take."""
+    def end_load(self, state: PodState) -> None:
+        """End the load that it began on a pod, if it began one.
+
+        Requests that follow for the same adapter show how long first bytes take. A request without
+        a ``place`` may wait for a load that another one began, and must not end that.
+        """
+        if self.place is None:
+            return
         self.place = None
         if self.adapter is not None:
             _end_load(state, self.adapter)
@@ -147,7 +154,7 @@ class Reservation:
         if ledger.outliers is not None and self.answer is None:
             ledger.outliers.ended(self)
         if self.place is not None:
-            self._end_load(state)
+            self.end_load(state)
         if self.prefill is not None or self._answered_at:
             self._leave_work(ledger, state)
         if self.prefixes is not None and self.answer is not None:
@@ -273,9 +280,7 @@ class Ledger:
         self.leave(before, reservation.adapter)
         self.join(state, reservation.adapter)
         reservation.state = state
-        if reservation.adapter is not None:
-            _end_load(before, reservation.adapter)
-        reservation.place = None
+        reservation.end_load(before)
         if reservation.prefill is not None:
             now = self.now()
             before.work.end(reservation.prefill, now)

@@ -56,6 +56,8 @@ class ModelIndex:
         self._groups: dict[tuple[int, ...], PodGroup] = {}
         """By the identities of the catalogs of the pods in them."""
         self._catalogs: tuple[Catalog, ...] | None = None
+        self.generation = 0
+        """Grows whenever the pods of models may be others."""
 
     def begin_again(self) -> None:
         """Forget everything that was found, because pods or their models changed."""
@@ -64,12 +66,19 @@ class ModelIndex:
 
     def use_others(self) -> None:
         """Forget everything that was found, because other pods are in use. Catalogs stay."""
+        self.generation += 1
         self.found.clear()
         self._groups.clear()
 
     def forget(self, model: str) -> None:
         """Forget the pods of one model, because the doubts about it changed."""
+        self.generation += 1
         self.found.pop(model, None)
+
+    def pods_of(self, model: str) -> PodGroup:
+        """Return the pods that serve a model."""
+        found = self.found.get(model)
+        return self.find(model).pods if found is None else found.pods
 
     def find(self, model: str) -> ModelPods:
         """Find the pods that serve a model, and store them in ``found``.

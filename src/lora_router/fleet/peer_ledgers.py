@@ -9,6 +9,8 @@ back.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 
 @dataclass(frozen=True, slots=True)
 class PodShare:
@@ -42,9 +44,8 @@ class SentShare:
     """How long the pod needs for those that it has not processed yet, as the router believes."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldShare:
-    """The requests for one adapter that one router holds."""
+class HeldShare(Struct, frozen=True):
+    """The requests for one adapter that one router holds. One is made for each, for each report."""
 
     seconds: float
     """How long the first of them has waited, in seconds."""
@@ -91,6 +92,8 @@ class LedgerShare:
     the first one that a peer gets, and one every few seconds."""
     sent: Mapping[str, SentShare] = field(default_factory=dict)
     """By pod name. Pods that got few prompts are omitted."""
+    may_load: bool = True
+    """Whether the router would load adapters for all routers, if it is the one to do so."""
 
     def has_sent(self, adapter: str, held: HeldShare) -> bool:
         """Return whether an adapter waits on the pod with the slot that is closed for it.

@@ -1,20 +1,32 @@
 """Which free slots of each pod this router may take, kept up to date as shares arrive.
 
 ``slot_allotment`` has the rules. This module applies them to the pods, and computes as little as
-the last shares require: while nobody claims a slot, only the pods that changed.
+the last shares require:
+
+- While nobody claims a slot, it computes only the pods that changed.
+- Otherwise a share may change what is allotted on every pod. So all of it is computed with each
+  share of this router, and between two of these only after some time, which is longer the more
+  there is to compute (``REST_SECONDS``). Until then, this router may take no slot more on the pods
+  that changed, and none that a peer took.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.claims import Claims
-from lora_router.fleet.peer_shares import PeerShares
-from lora_router.fleet.pod_peers import Allotment
+from lora_router.fleet.free_slots import FreeSlots, free_slots
+from lora_router.fleet.peer_shares import PeerShares, Received
+from lora_router.fleet.pod_peers import UNTOUCHED, Allotment
+from lora_router.fleet.pod_positions import Listing, PodPositions
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.slot_allotment import Claim, allotments_of, rotation
+from lora_router.fleet.slot_allotment import Allotments, Claim, allotments_of, rotation
 from lora_router.fleet.waiting_at_peers import WaitingAtPeers
+from lora_router.steps import Steps, no_steps
 
+REST_SECONDS = 20e-6
+"""For each pod and each claim, the time from one computation of all to the next. Each of them costs
+about a microsecond, so that all of it takes a twentieth of the time."""
 _NONE: frozenset[str] = frozenset()
 
 
@@ -29,6 +41,17 @@ class _Settled(NamedTuple):
     is_ready: bool
 
 
+class _Outcome(NamedTuple):
+    """What was computed for a pod while somebody claimed slots."""
+
+    allotted: int
+    unclaimed: int
+    may_reuse: bool
+    is_untouched: bool
+    """Whether the only slot that nobody claims has been free for long."""
+    closed: frozenset[str]
+
+
 class PodAllotments:
     """The allotment of each pod's free slots to this router, and the slots that peers closed."""
 
@@ -36,15 +59,14 @@ class PodAllotments:
         self,
         shares: PeerShares,
         claims: Claims,
-        listing: Callable[[str], Collection[PodState]],
+        listing: Listing,
     ) -> None:
         """Allot nothing yet.
 
         Args:
             shares: The last share of each router.
             claims: Which held adapters claim slots.
-            listing: Returns the pods that list an adapter: the same object for those that the same
-                pods list.
+            listing: Which pods list which adapters.
         """
         self._shares = shares
         self._claims = claims
@@ -58,7 +80,7 @@ class PodAllotments:
         that number."""
         self._places: dict[str, PodState] = {}
         """By adapter, the pods on which claims got slots."""
-        self._positions: Mapping[PodState, int] = {}
+        self._positions = PodPositions(listing, claims.forget_made)
         """The positions of the pods in the last allotment of all slots."""
         self._place = 0
         """This router's position among all routers, as of that allotment."""
@@ -67,21 +89,48 @@ class PodAllotments:
         """Whether anybody claimed a slot then."""
         self._among: frozenset[str] = frozenset()
         """The peers of then."""
-        self._states: dict[str, PodState] = {}
-        """The pods of then, by name."""
+        self._renewed_at = float("-inf")
+        """When all of it was computed last."""
+        self._free = FreeSlots()
+        self._outcomes: dict[PodState, _Outcome] = {}
+        """What was computed last, while somebody claims slots."""
+        self._last: tuple[Sequence[int], Allotments] | None = None
+        """The free slots of all pods then, and what followed from them."""
         self._settled: dict[PodState, _Settled] = {}
         """What the allotment of each pod follows from, unless time changes it too."""
 
+    def prepare(self, received: Received) -> Steps[None]:
+        """Return the steps that make the claims of a peer, whose share is about to be received."""
+        positions = self._positions
+        if not received.share.held or not positions.in_order:
+            return no_steps()
+        positions.refresh()
+        return self._claims.make(received, positions.by_name, positions.fits_of)
+
     def renew_after(
         self, moved: Collection[PodState], states: Mapping[str, PodState], now: float
-    ) -> list[PodState]:
-        """Compute the allotment after a peer's share changed some pods; return the changed pods.
+    ) -> tuple[list[PodState], float]:
+        """Compute the allotment after a peer's share changed some pods.
 
         A claim, another router or another pod changes what is allotted on other pods. So do scrapes
         and time, but it is soon enough to see these with this router's next share.
+
+        Returns:
+            The pods that changed; and after how many seconds to call ``renew``, if it is not 0.
         """
         changed = self.renew_only(moved, states, now)
-        return self.renew(states, now) if changed is None else changed
+        if changed is not None:
+            return changed, 0.0
+        size = len(self._positions.in_order) + self._claims.rows
+        wait = self._renewed_at + REST_SECONDS * size - now
+        if wait <= 0 or not self._has_claims or self._is_outdated(states, now):
+            return self.renew(states, now), 0.0
+        return self._renew_claimed(moved, now), wait
+
+    def _is_outdated(self, states: Mapping[str, PodState], now: float) -> bool:
+        """Return whether there are other routers or pods than in the last allotment of all."""
+        talking = self._shares.talking(now)
+        return talking != self._among or len(states) != len(self._positions.in_order)
 
     def renew_only(
         self, moved: Collection[PodState], states: Mapping[str, PodState], now: float
@@ -90,9 +139,8 @@ class PodAllotments:
         if (
             self._shares.own is None
             or self._has_claims
-            or (talking := self._shares.talking(now)) != self._among
-            or len(states) != len(self._positions)
-            or self._claims.somebody_holds(talking)
+            or self._is_outdated(states, now)
+            or self._claims.somebody_holds(self._among)
         ):
             return None
         return self._renew_unclaimed(moved, now)
@@ -104,19 +152,19 @@ class PodAllotments:
         Until then, or if there are no peers, it may take every free slot.
         """
         talking = self._shares.talking(now)
+        self._renewed_at = now
         if self._shares.own is None or not talking:
             self._among = talking
             self._untouched = {}
-            self._positions = {}
-            self._states = {}
+            self._positions.put({})
+            self._outcomes = {}
             self._has_claims = False
             self.closed_slots = {}
             self._places = {}
             self._note_waiting((), frozenset())
             return [state for state in states.values() if _put(state, None, _NONE, now)]
         own = self._shares.own.share
-        if talking != self._among or self._states != states:
-            self._put_in_order(own.router, talking, states)
+        self._put_in_order(own.router, talking, states)
         had_claims, self._has_claims = self._has_claims, self._claims.somebody_holds(talking)
         if not self._has_claims and not had_claims:
             if len(self._untouched) > len(states):
@@ -124,8 +172,10 @@ class PodAllotments:
             self.closed_slots = {}
             self._note_waiting((), talking)
             self._places = {}
-            return self._renew_unclaimed(self._positions, now)
-        in_order = list(self._positions)
+            self._outcomes = {}
+            return self._renew_unclaimed(self._positions.in_order, now)
+        positions = self._positions
+        in_order = positions.in_order
         routers = sorted((own.router, *talking))
         closed: dict[str, set[str]] = {}
         for name in talking:
@@ -133,34 +183,94 @@ class PodAllotments:
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
         self.closed_slots = _by_base(closed, states)
-        free = [_reported_free(state) for state in in_order]
-        positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        claims = self._claims.of(talking, positions, self._fits(), now)
+        free = self._free.of(in_order)
+        positions.refresh()
+        claims = self._claims.of(talking, positions.by_name, positions.fits_of, now)
         before = {
             adapter: place
             for adapter, state in self._places.items()
-            if adapter in state.adapters and (place := self._positions.get(state)) is not None
+            if adapter in state.adapters and (place := positions.of.get(state)) is not None
         }
         allotments = allotments_of(own.router, routers, free, claims, before)
         self._note_waiting(allotments.claims, talking)
         self._places = {name: in_order[place] for name, place in allotments.places.items()}
-        untouched = {}
+        self._last = free, allotments
+        return self._put_all(allotments, closed, now)
+
+    def _put_all(
+        self, allotments: Allotments, closed: Mapping[str, Collection[str]], now: float
+    ) -> list[PodState]:
+        """Store what is allotted on all pods; return those of which it changed."""
         changed = []
+        outcomes = self._outcomes
         for state, allotted, unclaimed, may_reuse in zip(
-            in_order,
+            self._positions.in_order,
             allotments.allotted,
             allotments.unclaimed,
             allotments.may_reuse,
             strict=True,
         ):
-            since = untouched[state] = self._unclaimed_since(state, unclaimed, now)
-            allotment = Allotment.of(
-                allotted, unclaimed, now - since[1], own.every, may_reuse=may_reuse
-            )
-            names = closed.get(state.pod.name)
-            if _put(state, allotment, frozenset(names) if names else _NONE, now):
+            last = outcomes.get(state)
+            if (
+                last is not None
+                and last[0] == allotted
+                and last[1] == unclaimed != 1
+                and last[2] is may_reuse
+                and last[4] == closed.get(state.pod.name, _NONE)
+            ):
+                continue
+            names = frozenset(closed.get(state.pod.name, _NONE))
+            if self._put_one(state, allotted, unclaimed, names, now, may_reuse=may_reuse):
                 changed.append(state)
-        self._untouched = untouched
+        return changed
+
+    def _put_one(
+        self,
+        state: PodState,
+        allotted: int,
+        unclaimed: int,
+        closed: frozenset[str],
+        now: float,
+        *,
+        may_reuse: bool,
+    ) -> bool:
+        """Store what is allotted on a pod; return whether it changed."""
+        since = self._untouched.get(state)
+        if since is None or since[0] != unclaimed:
+            since = self._untouched[state] = unclaimed, now
+        assert self._shares.own is not None  # noqa: S101 -- the callers have looked
+        every, untouched = self._shares.own.share.every, now - since[1]
+        is_untouched = unclaimed == 1 and untouched >= UNTOUCHED * every
+        outcome = _Outcome(allotted, unclaimed, may_reuse, is_untouched, closed)
+        if outcome == self._outcomes.get(state):
+            return False
+        self._outcomes[state] = outcome
+        allotment = Allotment.of(allotted, unclaimed, untouched, every, may_reuse=may_reuse)
+        return _put(state, allotment, closed, now)
+
+    def _renew_claimed(self, moved: Collection[PodState], now: float) -> list[PodState]:
+        """Compute the allotment of some pods, until that of all pods is computed.
+
+        It only becomes smaller. A slot that is free since then may be that of any claim. Where the
+        number of free slots is another, another router has to acknowledge this router's claim.
+        """
+        if self._last is None:
+            return []
+        last_free, last = self._last
+        changed = []
+        for state in moved:
+            position, outcome = self._positions.of.get(state), self._outcomes.get(state)
+            if position is None or outcome is None:
+                continue
+            free, unclaimed = free_slots(state), last.unclaimed[position]
+            allotted = last.allotted[position]
+            if free != last_free[position]:
+                claimed = last_free[position] - unclaimed
+                unclaimed = max(0, min(unclaimed, free - claimed))
+                allotted = rotation(unclaimed, self._place, position, self._routers)
+            closed, may_reuse = outcome.closed, outcome.may_reuse
+            if self._put_one(state, allotted, unclaimed, closed, now, may_reuse=may_reuse):
+                changed.append(state)
         return changed
 
     def _note_waiting(self, claims: Sequence[Claim], talking: frozenset[str]) -> None:
@@ -170,35 +280,18 @@ class PodAllotments:
 
     def bases_of(self, adapter: str) -> BaseModels:
         """Return the base models of the pods that list an adapter."""
-        return next((pod.base_models for pod in self._listing(adapter)), frozenset())
-
-    def _fits(self) -> Callable[[str], Sequence[int] | None]:
-        """Make a function that returns the positions of the pods that list an adapter.
-
-        It returns ``None`` for all pods, and the same object for all adapters on the same pods.
-        """
-        positions, listing = self._positions, self._listing
-        known: dict[int, tuple[Collection[PodState], Sequence[int] | None]] = {}
-
-        def fits_of(adapter: str) -> Sequence[int] | None:
-            pods = listing(adapter)
-            found = known.get(id(pods))
-            if found is None:
-                fits = [positions[pod] for pod in pods if pod in positions]
-                found = known[id(pods)] = pods, None if len(fits) == len(positions) else fits
-            return found[1]
-
-        return fits_of
+        return next((pod.base_models for pod in self._listing.pods_of(adapter)), frozenset())
 
     def _put_in_order(
         self, router: str, talking: frozenset[str], states: Mapping[str, PodState]
     ) -> None:
         """Find the positions of the pods and of this router, from which the allotment follows."""
+        if not self._positions.put(states) and talking == self._among:
+            return
         routers = sorted((router, *talking))
-        self._among, self._states = talking, dict(states)
+        self._among = talking
         self._place, self._routers = routers.index(router), len(routers)
-        self._positions = {states[name]: position for position, name in enumerate(sorted(states))}
-        self._settled = {}
+        self._settled, self._outcomes = {}, {}
 
     def _renew_unclaimed(self, states: Collection[PodState], now: float) -> list[PodState]:
         """Compute the allotment of some pods, while nobody claims or closes a slot.
@@ -208,7 +301,7 @@ class PodAllotments:
         """
         assert self._shares.own is not None  # noqa: S101 -- the caller has looked
         every = self._shares.own.share.every
-        positions, untouched, settled = self._positions, self._untouched, self._settled
+        positions, untouched, settled = self._positions.of, self._untouched, self._settled
         changed = []
         for state in states:
             position = positions.get(state)
@@ -228,7 +321,7 @@ class PodAllotments:
                     and is_ready is state.pod.ready
                 ):
                     continue
-            free = _reported_free(state)
+            free = free_slots(state)
             since = untouched.get(state)
             if since is None or since[0] != free:
                 since = untouched[state] = free, now
@@ -252,18 +345,6 @@ class PodAllotments:
                     *(beliefs.slots, beliefs.somebody_waits, state.pod.ready),
                 )
         return changed
-
-    def _unclaimed_since(self, state: PodState, unclaimed: int, now: float) -> tuple[int, float]:
-        last = self._untouched.get(state)
-        return last if last is not None and last[0] == unclaimed else (unclaimed, now)
-
-
-def _reported_free(state: PodState) -> int:
-    """Return a pod's free slots according to all shares, including this router's own."""
-    beliefs = state.beliefs
-    if not state.pod.ready or beliefs.slots is None or beliefs.somebody_waits:
-        return 0
-    return max(0, beliefs.slots - len(beliefs.peers.reported | beliefs.foreign_adapters))
 
 
 def _by_base(

@@ -6,7 +6,10 @@ Rules:
   pod, or the pod itself, are not known yet, it waits for them.
 - Adapters that came and went between two reports were used now. The others have the times of their
   last uses. A peer reports them every few seconds, so a list that follows sooner is ignored.
-- A list of idle adapters is applied in steps, because it may name every pod of a large fleet.
+- It is applied in steps, because it may name every pod of a large fleet. What a peer reports before
+  all steps are done adds to what is left of its uses, and a newer list of idle adapters takes the
+  place of the rest of an older one. What is left of the uses of one peer is bounded: beyond
+  ``_MAX_LEFT``, only the newest report counts.
 - What waits is bounded. After ``_WAIT_SECONDS`` it is dropped: the peer has reported it again.
 """
 
@@ -22,12 +25,14 @@ Tell = Callable[[Mapping[PodState, list[str]]], None]
 """Receives the adapters of which something is new, for each pod."""
 
 _AT_ONCE = 128
-"""Of how many pods a list of idle adapters is applied in one step."""
+"""To how many pods it is applied in one step."""
 _LIST_SECONDS = 1.0
 """The shortest time between two lists of one peer. It bounds the work that a peer can cause."""
 _WAIT_SECONDS = 15.0
 _MAX_WAITING = 8_000
 """Adapters and pods that may wait."""
+_MAX_LEFT = 8_000
+"""Adapters and pods of one peer that may be left to be applied, beside the newest report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,30 @@ class _Waiting:
     since: float
 
 
+@dataclass(slots=True, eq=False)
+class _Left:
+    """What is left to be applied of the reports of one peer."""
+
+    used: dict[str, UsedShare]
+    """By pod name: what was used between two reports."""
+    used_at: float
+    """When the last of these reports arrived."""
+    rows: int
+    """The adapters and pods that were added to ``used``."""
+    idle: dict[str, UsedShare]
+    """By pod name."""
+    listed_at: float
+    """When this list arrived."""
+
+
 class ReportedUses:
     """Applies what shares say of idle adapters, and keeps what cannot be applied yet."""
 
     def __init__(self) -> None:
         self._listed_at: dict[str, float] = {}
-        """When the last list of each peer was applied."""
+        """When the last list of each peer arrived."""
+        self._left: dict[str, _Left] = {}
+        """By peer."""
         self._waiting: dict[str, _Waiting] = {}
         """By pod name, the last one that was put there at the end."""
         self._rows = 0
@@ -51,7 +74,7 @@ class ReportedUses:
     def put(
         self, share: LedgerShare, states: Mapping[str, PodState], now: float, tell: Tell
     ) -> Steps[None]:
-        """Return the steps that apply what a share says of uses.
+        """Return the steps that apply what a share says of uses, and what is left of earlier ones.
 
         Args:
             share: The share.
@@ -59,34 +82,40 @@ class ReportedUses:
             now: The time.
             tell: Called with the adapters that are new, for each pod.
         """
-        idle: Mapping[str, UsedShare] = {}
-        if share.idle and now - self._listed_at.get(share.router, -_LIST_SECONDS) >= _LIST_SECONDS:
-            self._listed_at[share.router] = now
+        router = share.router
+        if share.used:
+            _add(self._left.setdefault(router, _Left({}, now, 0, {}, now)), share.used, now)
+        if share.idle and now - self._listed_at.get(router, -_LIST_SECONDS) >= _LIST_SECONDS:
+            self._listed_at[router] = now
             self._drop_old(now)
-            idle = share.idle
-        return self._apply_in_steps(share.used, idle, states, now, tell)
+            left = self._left.setdefault(router, _Left({}, now, 0, {}, now))
+            left.idle, left.listed_at = dict(share.idle), now
+        return self._apply_rest(router, states, tell)
 
-    def _apply_in_steps(
-        self,
-        used: Mapping[str, UsedShare],
-        idle: Mapping[str, UsedShare],
-        states: Mapping[str, PodState],
-        now: float,
-        tell: Tell,
-    ) -> Steps[None]:
-        if used:
-            tell(self._apply(used.items(), states, now, are_recent=True))
-        left = iter(idle.items())
-        some = list(islice(left, _AT_ONCE))
-        while some:
-            tell(self._apply(some, states, now, are_recent=False))
-            some = list(islice(left, _AT_ONCE))
-            if some:
+    def _apply_rest(self, router: str, states: Mapping[str, PodState], tell: Tell) -> Steps[None]:
+        """Apply what is left of the reports of a peer."""
+        while (left := self._left.get(router)) is not None:
+            are_recent = bool(left.used)
+            reported, at = (left.used, left.used_at) if are_recent else (left.idle, left.listed_at)
+            some = list(islice(reported.items(), _AT_ONCE))
+            for name, _ in some:
+                del reported[name]
+            if not left.used:
+                left.rows = 0
+            if not (left.used or left.idle):
+                del self._left[router]
+            tell(self._apply(some, states, at, are_recent=are_recent))
+            if left.used or left.idle:
                 yield
 
-    def forget(self, router: str) -> None:
-        """Forget when a peer reported. What it reported of uses stays true."""
+    def forget(self, router: str, states: Mapping[str, PodState], tell: Tell) -> Steps[None]:
+        """Forget when a peer reported.
+
+        What it reported of uses stays true. So the steps that are returned apply what is left of
+        it. The arguments are those of ``put``.
+        """
         self._listed_at.pop(router, None)
+        return self._apply_rest(router, states, tell)
 
     def settle(self, state: PodState) -> list[str]:
         """Apply what waited for the models of a pod; return the adapters that it is about."""
@@ -152,3 +181,18 @@ class ReportedUses:
             if now - waiting.since <= _WAIT_SECONDS:
                 break
             self._take(name)
+
+
+def _add(left: _Left, used: Mapping[str, UsedShare], now: float) -> None:
+    """Add what a report says was used to what is left of the same peer's earlier reports."""
+    rows = len(used) + sum(len(share.adapters) for share in used.values())
+    if left.rows + rows > _MAX_LEFT:
+        left.used, left.rows = {}, 0
+    left.rows += rows
+    left.used_at = now
+    for name, share in used.items():
+        before = left.used.get(name)
+        if before is not None and before.server == share.server:
+            left.used[name] = UsedShare(share.server, {**before.adapters, **share.adapters})
+        else:
+            left.used[name] = share

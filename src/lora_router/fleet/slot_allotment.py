@@ -25,6 +25,7 @@ the same allotments from the same shares, by these rules:
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 
@@ -59,6 +60,8 @@ class Allotments(NamedTuple):
     """For each claim that gets a slot, by its adapter: the position of the pod."""
     claims: Sequence[Claim]
     """The claims, in the order in which they are served."""
+    granted: Mapping[int, int]
+    """For each pod on which a claim of this router got slots that it may take: their number."""
 
 
 _NOWHERE: Mapping[str, int] = {}
@@ -81,7 +84,7 @@ def allotments_of(
         before: The positions of the pods on which claims had slots until now, by adapter.
     """
     left = list(free)
-    allotted = [0] * len(left)
+    granted: dict[int, int] = {}
     places: dict[str, int] = {}
     whose: dict[int, str] = {}
     """For pods without a slot for some claim, the router of the first such claim."""
@@ -90,12 +93,15 @@ def allotments_of(
         places[claim.adapter] = pod
         if claim.router == router:
             loser = routers[(pod + left[pod]) % len(routers)]
-            allotted[pod] += loser == router or loser in claim.heard_by
-    place = routers.index(router)
-    for pod, unclaimed in enumerate(left):
-        allotted[pod] += rotation(unclaimed, place, pod, len(routers))
-    may_reuse = [whose.get(pod, router) == router for pod in range(len(left))]
-    return Allotments(allotted, left, may_reuse, places, in_order)
+            if loser == router or loser in claim.heard_by:
+                granted[pod] = granted.get(pod, 0) + 1
+    allotted = _rotations(left, routers.index(router), len(routers))
+    for pod, slots in granted.items():
+        allotted[pod] += slots
+    may_reuse = [True] * len(left)
+    for pod, first in whose.items():
+        may_reuse[pod] = first == router
+    return Allotments(allotted, left, may_reuse, places, in_order, granted)
 
 
 def _places(
@@ -134,6 +140,12 @@ def _places(
         left[pod] -= 1
         spare[pod] -= 1
         yield claim, pod
+
+
+def _rotations(unclaimed: Sequence[int], place: int, routers: int) -> list[int]:
+    """Return ``rotation`` for all pods."""
+    shifts = cycle([routers - 1 - (place - pod) % routers for pod in range(routers)])
+    return [(slots + shift) // routers for slots, shift in zip(unclaimed, shifts, strict=False)]
 
 
 def rotation(unclaimed: int, place: int, pod: int, routers: int) -> int:

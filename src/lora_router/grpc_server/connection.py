@@ -14,6 +14,7 @@ and answer through their streams. The rules:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 
 from lora_router.grpc_server import frames
@@ -28,6 +29,7 @@ from lora_router.grpc_server.headers import BlockReader, ListTooLongError
 from lora_router.grpc_server.limits import Limits
 from lora_router.grpc_server.stream import OVER, Call, Stream
 from lora_router.grpc_server.stream_ends import StreamEnds, TurnOver
+from lora_router.grpc_server.turns import Turns
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 
 _UNTIMED = 2
@@ -48,6 +50,7 @@ class Connection(StreamEnds):
         bounds: Bounds,
         call_later: CallLater,
         wake: Callable[[], None],
+        turns: Turns,
     ) -> None:
         """Create a connection. Its first output is available immediately.
 
@@ -58,8 +61,9 @@ class Connection(StreamEnds):
             bounds: What all connections share.
             call_later: Schedules the deadlines of calls.
             wake: Called when there is output that is not the result of ``receive``.
+            turns: Gives turns to what takes long after the connection was lost.
         """
-        super().__init__(bounds)
+        super().__init__(bounds, turns)
         self._open_call = open_call
         self._now = now
         self._limits = limits
@@ -72,7 +76,8 @@ class Connection(StreamEnds):
             limits,
             now,
             check_known=self._check_known,
-            on_drained=self.refuse_new,
+            on_drained=self._on_drained,
+            on_room=self._pump,
         )
         self.greeted = False
         """Whether the peer has sent the HTTP/2 preface and SETTINGS."""
@@ -83,9 +88,8 @@ class Connection(StreamEnds):
         self._turn_seconds = limits.turn_seconds
         self._turn_ends = 0.0
         """When the turn has taken its time; 0: nobody has looked at the clock yet."""
-        self._unfinished: tuple[Stream, Payload, bool] | None = None
-        """What is left of the last frame: its stream, its bytes, and whether they end the request.
-        No other frame is handled before it."""
+        self._unfinished: Callable[[], None] | None = None
+        """Handles what is left of the last frame. No other frame is handled before it."""
         self._reader = FrameReader()
         self._input: Iterator[Frame] = iter(())
         self._more: deque[bytes] = deque()
@@ -121,7 +125,7 @@ class Connection(StreamEnds):
             try:
                 if self._unfinished is not None:
                     unfinished, self._unfinished = self._unfinished, None
-                    self._take_rest(*unfinished)
+                    unfinished()
                 for kind, flags, number, payload in turn:
                     try:
                         if not self._plain:
@@ -187,7 +191,7 @@ class Connection(StreamEnds):
         """End the connection and all its streams."""
         if self.failure is None:
             self.failure, self.behind, self._unfinished = violation, False, None
-            self.outbox.chunks.append(frames.goaway(self._last, violation.code, violation.message))
+            self._going_away.fail(self._last, violation)
             self._end_streams()
 
     def lost(self) -> None:
@@ -267,13 +271,22 @@ class Connection(StreamEnds):
         """Handle the rest of a DATA frame with many messages, as far as the turn allows."""
         while rest is not None:
             if self._is_late():
-                self._unfinished = stream, rest, ends
+                self._unfinished = partial(self._take_rest, stream, rest, ends)
                 raise TurnOver
             rest = stream.call.data(rest)
         if ends:
             stream.call.end()
         elif stream.receive_window < self._stream_top_up and stream.id in self.streams:
             self.refill(stream)
+
+    def _pump(self) -> None:
+        """Send what waits on streams whose windows have opened, as far as the turn allows."""
+        outbox = self.outbox
+        while outbox.lags:
+            if self._is_late():
+                self._unfinished = self._pump
+                raise TurnOver
+            outbox.pump()
 
     def _on_headers(self, flags: int, number: int, payload: Payload) -> None:
         if not number & 1:
@@ -300,7 +313,7 @@ class Connection(StreamEnds):
             # Refused as any other list that is too long (``methods``).
             headers = CallHeaders(path="", list_bytes=error.list_bytes)
         bounds = self._bounds
-        if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
+        if number > self._going_away.last_allowed or len(self.streams) >= self._limits.max_streams:
             raise StreamError(ErrorCode.REFUSED_STREAM, "too many streams")
         if bounds.streams >= bounds.max_streams:
             self._refuse(number)

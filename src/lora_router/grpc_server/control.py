@@ -6,6 +6,7 @@ from lora_router.grpc_server import frames
 from lora_router.grpc_server.blocks import PRIORITY_BYTES, check_priority
 from lora_router.grpc_server.flow import Flow, Outbox
 from lora_router.grpc_server.frames import Payload
+from lora_router.grpc_server.going_away import DRAINING
 from lora_router.grpc_server.limits import Allowance, Limits
 from lora_router.grpc_server.violations import (
     ErrorCode,
@@ -15,7 +16,6 @@ from lora_router.grpc_server.violations import (
 
 _PING_BYTES = 8
 _GOAWAY_BYTES = 8
-_LAST_PING = b"draining"
 _ARE_YOU_THERE = b"there? :"
 
 
@@ -31,6 +31,7 @@ class Control:
         *,
         check_known: Callable[[int], None],
         on_drained: Callable[[], None],
+        on_room: Callable[[], None],
     ) -> None:
         """Create the handler of a connection.
 
@@ -41,12 +42,14 @@ class Control:
             now: Returns seconds, monotonic.
             check_known: Raises ``PeerError`` if a stream was never opened.
             on_drained: Called when the peer has acknowledged the first GOAWAY.
+            on_room: Called when bytes that wait can be sent.
         """
         self._outbox = outbox
         self._flows = flows
         self._limits = limits
         self._check_known = check_known
         self._on_drained = on_drained
+        self._on_room = on_room
         self._settings = Allowance(limits.settings, now, "SETTINGS")
         self._pings = Allowance(limits.pings, now, "PINGs")
         self._idle = Allowance(limits.idle_frames, now, "frames without effect")
@@ -107,6 +110,7 @@ class Control:
         if window is not None:
             # Only the last of them: each looks at every stream, and a frame has room for thousands.
             self._outbox.resize(list(self._flows.values()), window)
+            self._look_for_room()
 
     def _apply(self, key: int, value: int) -> None:
         if key == frames.MAX_FRAME_SIZE:
@@ -120,16 +124,6 @@ class Control:
         """Send a keepalive PING."""
         self._outbox.chunks.append(frames.frame(frames.PING, 0, 0, _ARE_YOU_THERE))
 
-    def drain(self) -> None:
-        """Ask the peer to open no more streams. Streams in transit are still served.
-
-        When the peer acknowledges the PING, it has seen the GOAWAY (RFC 9113, section 6.8).
-        """
-        self._outbox.chunks += (
-            frames.goaway(frames.MAX_WINDOW, ErrorCode.NO_ERROR),
-            frames.frame(frames.PING, 0, 0, _LAST_PING),
-        )
-
     def _on_ping(self, flags: int, number: int, payload: Payload) -> None:
         _on_connection(number, "PING")
         if len(payload) != _PING_BYTES:
@@ -137,7 +131,7 @@ class Control:
         if not flags & frames.ACK:
             self._pings.spend()
             self._outbox.chunks.append(frames.frame(frames.PING, frames.ACK, 0, bytes(payload)))
-        elif payload == _LAST_PING:
+        elif payload == DRAINING:
             self._on_drained()
 
     def _on_goaway(self, _flags: int, number: int, payload: Payload) -> None:
@@ -157,12 +151,17 @@ class Control:
             if not increment:
                 raise PeerError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
             self._outbox.opened(increment)
+            self._look_for_room()
         elif (flow := self._flows.get(number)) is None:
             self._check_known(number)
         elif not increment:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
         else:
             self._outbox.stream_opened(flow, increment)
+
+    def _look_for_room(self) -> None:
+        if self._outbox.lags:
+            self._on_room()
 
     def _on_priority(self, _flags: int, number: int, payload: Payload) -> None:
         self._idle.spend()

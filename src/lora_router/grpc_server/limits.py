@@ -73,8 +73,9 @@ class Limits:
     handshake_seconds: float = 10.0
     """Timeout of the TLS handshake, and then of the HTTP/2 preface and SETTINGS."""
     keepalive_seconds: float = 30.0
-    """Time without input after which the peer receives a PING. A gateway whose machine died does
-    not close its connections, and its requests would count as in flight forever."""
+    """Time without input after which the peer receives a PING, up to a sixth of it later. A gateway
+    whose machine died does not close its connections, and its requests would count as in flight
+    forever."""
     keepalive_timeout_seconds: float = 20.0
     """Timeout for any sign of life after the PING, as in gRPC's keepalive."""
     close_seconds: float = 5.0

@@ -37,6 +37,8 @@ class Reflection:
         self._services: list[str] = []
         self._by_name: dict[str, FileDescriptor] = {}
         self._by_symbol: dict[str, FileDescriptor] = {}
+        self.calls: dict[MessageCall, None] = {}
+        """The open calls."""
         for file in files:
             self._services += [service.full_name for service in file.services_by_name.values()]
             for each in _with_dependencies(file):
@@ -72,6 +74,12 @@ class Reflection:
             lambda stream, headers: _ReflectionCall(self, stream, headers),
         )
 
+    def close(self) -> None:
+        """End all calls because the server stops."""
+        for call in tuple(self.calls):
+            call.let_go()
+            call.stream.wake()
+
 
 class _ReflectionCall(MessageCall):
     """A call with any number of questions, each of which is answered at once."""
@@ -81,6 +89,7 @@ class _ReflectionCall(MessageCall):
     def __init__(self, reflection: Reflection, stream: Stream, headers: CallHeaders) -> None:
         super().__init__(stream, headers, _LONGEST_REQUEST_BYTES)
         self._reflection = reflection
+        reflection.calls[self] = None
 
     def message(self, message: Message) -> None:
         try:
@@ -92,6 +101,9 @@ class _ReflectionCall(MessageCall):
 
     def request_ended(self) -> None:
         self.finish(OK)
+
+    def closed(self) -> None:
+        self._reflection.calls.pop(self, None)
 
 
 def _describe(response: ServerReflectionResponse, file: FileDescriptor | None) -> None:

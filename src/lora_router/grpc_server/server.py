@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from lora_router.grpc_server.acceptor import Acceptor
@@ -22,6 +23,7 @@ from lora_router.grpc_server.violations import PeerError
 from lora_router.grpc_server.wire import Wire
 from lora_router.listening import listen
 from lora_router.log_limit import LogLimit
+from lora_router.steps import Steps
 
 log = logging.getLogger("lora_router.grpc_server")
 
@@ -66,7 +68,9 @@ class GrpcServer:
         self._shed: set[Wire] = set()
         """Connections on which the gateway was asked to open no more streams."""
         self._acceptor: Acceptor | None = None
-        self._left = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set when the last connection is gone, and by ``hurry``."""
+        self._hurried = False
         self._log_limit = LogLimit()
 
     async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
@@ -153,20 +157,25 @@ class GrpcServer:
         for wire in tuple(self._connections):
             wire.refuse_new()
         await self._until_left(seconds - patience)
-        ended = sum(wire.let_go() for wire in tuple(self._connections))
-        await self._until_left(self.limits.close_seconds)
+        ended = 0
+        for wire in tuple(self._connections):
+            ended += await _with_breaks(wire.let_go())
+        await self._until_left(self.limits.close_seconds, or_hurried=False)
         for wire in tuple(self._connections):
             wire.abort()
         return ended
 
-    async def _until_left(self, seconds: float) -> None:
-        if self._connections:
-            self._left.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._left.wait()
-            except TimeoutError:
-                return
+    def hurry(self) -> None:
+        """Let a drain, also one that begins later, wait for no more streams."""
+        self._hurried = True
+        self._changed.set()
+
+    async def _until_left(self, seconds: float, *, or_hurried: bool = True) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connections and not (or_hurried and self._hurried):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     # Called by connections
 
@@ -183,7 +192,7 @@ class GrpcServer:
         self._shed.discard(wire)
         self.bounds.resets.connections = len(self._connections)
         if not self._connections:
-            self._left.set()
+            self._changed.set()
 
     def log_violation(self, peer: object, violation: PeerError) -> None:
         """Log why a connection was closed. Lines are rate-limited for each error code."""
@@ -196,6 +205,17 @@ class GrpcServer:
             violation.message,
             peer,
         )
+
+
+async def _with_breaks(steps: Steps[int]) -> int:
+    """Do all steps, and let others run between them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: int = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 def _with_room_for_one(limits: ProcessLimits, max_message_bytes: int) -> ProcessLimits:

@@ -17,11 +17,15 @@ from lora_router.grpc_server.limits import Limits
 from lora_router.grpc_server.methods import Methods
 from lora_router.grpc_server.turns import Turns
 from lora_router.grpc_server.violations import ErrorCode, PeerError
+from lora_router.steps import Steps
 
 log = logging.getLogger("lora_router.grpc_server")
 
 _LARGE_READ = 64 * 1024
 """Bytes of a read after which more is likely to wait in the socket."""
+_CHECKS = 6
+"""Checks within the time without input after which a PING is sent. The time of each input is not
+noted, so a PING may come by one check later."""
 
 
 class Host(Protocol):
@@ -57,6 +61,7 @@ class Wire(asyncio.Protocol):
             bounds=host.bounds,
             call_later=self._call_later,
             wake=self._wake,
+            turns=host.turns,
         )
         self._turns = host.turns
         self._writable = True
@@ -67,6 +72,8 @@ class Wire(asyncio.Protocol):
         self._flush_due = False
         self._heard = True
         """Whether anything has arrived since the last check."""
+        self._silent = 0
+        """Checks in a row that found nothing."""
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -167,10 +174,7 @@ class Wire(asyncio.Protocol):
 
     def drain(self) -> None:
         """Ask the peer to open no new streams. The connection closes after the last stream."""
-        if self._connection.greeted:
-            self._connection.control.drain()
-        else:
-            self._connection.refuse_new()
+        self._connection.drain()
         self._flush()
 
     def refuse_new(self) -> None:
@@ -178,10 +182,10 @@ class Wire(asyncio.Protocol):
         self._connection.refuse_new()
         self._flush()
 
-    def let_go(self) -> int:
-        """End all open calls and the connection; return the number of calls."""
+    def let_go(self) -> Steps[int]:
+        """End all open calls and the connection, in steps; return the number of calls."""
         self._connection.refuse_new()
-        ended = self._connection.let_go()
+        ended = yield from self._connection.let_go()
         self._flush()
         return ended
 
@@ -284,14 +288,19 @@ class Wire(asyncio.Protocol):
                 f"handshake timeout: no HTTP/2 SETTINGS within {self._limits.handshake_seconds:g} s"
             )
             return
-        self._timer = self._loop.call_later(self._limits.keepalive_seconds, self._check_silence)
+        self._check_silence_soon()
+
+    def _check_silence_soon(self) -> None:
+        seconds = self._limits.keepalive_seconds / _CHECKS
+        self._timer = self._loop.call_later(seconds, self._check_silence)
 
     def _check_silence(self) -> None:
-        alive = self._moved()
+        self._silent = 0 if self._moved() else self._silent + 1
         self._heard = False
-        if alive:
-            self._timer = self._loop.call_later(self._limits.keepalive_seconds, self._check_silence)
+        if self._silent < _CHECKS:
+            self._check_silence_soon()
             return
+        self._silent = 0
         self._connection.control.ping()
         self._flush()
         self._timer = self._loop.call_later(

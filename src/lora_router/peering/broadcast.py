@@ -3,16 +3,19 @@
 Rules:
 
 - Every report is published once. Routers meet by what they publish.
-- Whoever connects asks all others for complete reports. So does a router that missed a report, but
-  only the router whose report it is. A router publishes at most one complete report in
-  ``_COMPLETE_SECONDS`` because others ask.
+- Whoever connects uses the stored states of the others, and publishes a complete report. It asks
+  for a complete report only a router whose next report does not continue what it has. So does a
+  router that missed a report.
+- A complete report that one router asked for is for that router only, so that the others need not
+  read it. If several asked, it is for all. A router publishes at most one such report in
+  ``_COMPLETE_SECONDS``.
 - A router that exceeds a limit is not listened to for ``_DEAF_SECONDS``. If all together exceed
   those of the channel, this router leaves the channel for a while.
 
 No I/O: a channel carries the messages.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -29,6 +32,7 @@ from lora_router.peering.limits import (
     CHANNEL_MESSAGES_PER_SECOND,
     MAX_BROADCAST_PEERS,
     MAX_FOLLOWING,
+    MAX_PARTS,
     MAX_STATE_BYTES,
     MESSAGES_BURST,
     MESSAGES_PER_SECOND,
@@ -39,11 +43,14 @@ from lora_router.peering.peer import Peer
 from lora_router.peering.publications import Publications, RefusedError
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader, is_too_heavy
 from lora_router.peering.secret import Secret
+from lora_router.steps import Steps
 
 _COMPLETE_SECONDS = 0.25
 _ASK_SECONDS = 0.3
 """Time between two requests for a complete report of the same router."""
 _DEAF_SECONDS = 5.0
+_EVERYBODY = ""
+"""Asked for a complete report for all routers. Earlier releases do so when they connect."""
 _ECHO_SECONDS = 2.0
 """A channel on which this router does not hear itself for this long is replaced."""
 
@@ -70,13 +77,13 @@ class _Sender:
 
     __slots__ = ("allowance", "asked_at", "deaf_until", "is_live", "reader")
 
-    def __init__(self, name: str, hub: Hub, asked_at: float) -> None:
+    def __init__(self, name: str, hub: Hub) -> None:
         self.reader = ReportReader(name, SHARE_SECONDS)
         self.allowance = Allowance(
             Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now),
             Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now),
         )
-        self.asked_at = asked_at
+        self.asked_at = float("-inf")
         """When it was asked for a complete report."""
         self.deaf_until = float("-inf")
         """Until when it is not listened to."""
@@ -104,9 +111,8 @@ class Broadcasts:
         self._senders: dict[str, _Sender] = {}
         self._members: frozenset[str] = frozenset()
         """The routers that were there when the channel was connected."""
-        self._asked_at = float("-inf")
-        """When all routers were asked for complete reports."""
-        self._complete_wanted = False
+        self._wanted_by: set[str] = set()
+        """The routers that asked for a complete report."""
         self._missed = False
         """Whether a report was not published, because the channel was not ready."""
         self._room = 0
@@ -132,23 +138,39 @@ class Broadcasts:
         """Whether reports are to be published even if no peer is known."""
         return self._channel is not None
 
-    def connected(self, channel: Channel, states: Mapping[str, bytes]) -> None:
+    def use_state(self, state: bytes) -> Steps[None]:
+        """Use what is stored of a router, in steps of one message each.
+
+        Called before the channel is connected, and after ``set_time``: what the router has
+        published since then must not arrive before. The rest of a state with a message that is
+        refused is not used, because no router stores such a one.
+        """
+        if not state:
+            return
+        self._hub.counts.bytes_received += len(state)
+        try:
+            broadcasts = StoredState.FromString(state).broadcast
+        except DecodeError:
+            self._hub.rejected("malformed", "not a StoredState message", "")
+            return
+        for each in broadcasts[:MAX_PARTS]:
+            if not self._use(each, is_stored=True):
+                return
+            yield
+
+    def connected(self, channel: Channel, members: Collection[str]) -> None:
         """Use a channel from now on. ``set_time`` must have been called.
 
         Args:
             channel: It has just been connected.
-            states: The routers that were there lately, and their stored states.
+            members: The names of the routers that were there lately.
         """
-        now = self._hub.now()
         self._channel = channel
-        self._echo_at, self._asked_at = self._hub.awake(), now
+        self._echo_at = self._hub.awake()
         self._missed = True  # Whoever listens has nothing of this router, or has missed something.
         for sender in self._senders.values():
             sender.is_live = False
-        self._members = frozenset(states.keys() - {self._hub.name})
-        for state in states.values():
-            self._use_state(state)
-        self._publish(PeerMessage(wants_complete=True).SerializeToString())
+        self._members = frozenset(members) - {self._hub.name}
         self._hub.report_now()
 
     def disconnected(self) -> None:
@@ -176,16 +198,25 @@ class Broadcasts:
             self._missed, self._room = True, 0
             return
         self._room = MAX_FOLLOWING
-        wanted = self._complete_wanted and now - self._complete_at >= _COMPLETE_SECONDS
-        is_complete = report.is_complete or self._missed or wanted
+        is_due = now - self._complete_at >= _COMPLETE_SECONDS
+        wanted_by = self._wanted_by if is_due else set[str]()
+        is_complete = (
+            report.is_complete or self._missed or len(wanted_by) > 1 or _EVERYBODY in wanted_by
+        )
         parts = report.complete() if is_complete else report.changes
         published = [self._publish(part) for part in parts]
         self._hub.counts.reports_sent += 1
         if is_complete:
-            self._complete_at, self._complete_wanted, self._missed = now, False, False
+            self._missed = False
             state = StoredState(broadcast=published).SerializeToString()
             if len(state) <= MAX_STATE_BYTES:
                 channel.store(state)
+        else:
+            for name in wanted_by:
+                for part in report.complete():
+                    self._publish(part, to=name)
+        if is_complete or wanted_by:
+            self._complete_at, self._wanted_by = now, set()
 
     def send_to_all(self, message: bytes) -> None:
         """Publish another message, if the channel is fast enough."""
@@ -209,6 +240,7 @@ class Broadcasts:
 
     def forget(self, peer: str, why: str) -> None:
         """Forget what a router has reported, unless it is not listened to for now."""
+        self._wanted_by.discard(peer)
         sender = self._senders.get(peer)
         if sender is not None and self._hub.now() >= sender.deaf_until:
             del self._senders[peer]
@@ -239,32 +271,21 @@ class Broadcasts:
         hub.counts.bytes_received += len(data)
         self._use(data, is_stored=False)
 
-    def _use_state(self, state: bytes) -> None:
-        if not state:
-            return
-        self._hub.counts.bytes_received += len(state)
-        try:
-            broadcasts = StoredState.FromString(state).broadcast
-        except DecodeError:
-            self._hub.rejected("malformed", "not a StoredState message", "")
-            return
-        for each in broadcasts:
-            self._use(each, is_stored=True)
-
-    def _use(self, data: bytes, *, is_stored: bool) -> None:
+    def _use(self, data: bytes, *, is_stored: bool) -> bool:
+        """Use what was published. Return whether it is what a router publishes."""
         hub = self._hub
         try:
             publication = self._publications.read(data, is_stored=is_stored)
         except RefusedError as error:
             hub.rejected(error.cause, str(error), error.router)
-            return
+            return False
         if publication is None:
-            return
+            return True
         if publication.router == hub.name:
             self._echo_at = hub.awake()
-            return
-        if not self.is_heard_elsewhere(publication.router):
+        elif not self.is_heard_elsewhere(publication.router):
             self._hear(publication, is_stored=is_stored)
+        return True
 
     def _hear(self, publication: Publication, *, is_stored: bool) -> None:
         hub, name, data = self._hub, publication.router, publication.message
@@ -285,12 +306,12 @@ class Broadcasts:
             return
         if sender is None:
             self._forget_strangers()
-            sender = self._senders[name] = _Sender(name, hub, self._asked_at)
+            sender = self._senders[name] = _Sender(name, hub)
         if not sender.allowance.admits(len(data)):
             self._stop_listening(name, sender, "flood", "too many messages or bytes")
             return
         if message.wants_complete:
-            self._complete_wanted = True
+            self._wanted_by.add(name if publication.to else _EVERYBODY)
             hub.report_soon()
         if message.HasField("report"):
             is_known = self._read(peer, sender, message.report)

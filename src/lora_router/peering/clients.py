@@ -16,7 +16,7 @@ from typing import NamedTuple
 import grpc
 import grpc.aio
 
-from lora_router.grpc_server.status import OK
+from lora_router.grpc_server.status import OK, UNAVAILABLE
 from lora_router.log_limit import LogLimit
 from lora_router.peering.addresses import MAX_ADDRESSES, AddressSource, PeerAddress
 from lora_router.peering.aio_link import AioLink
@@ -131,7 +131,7 @@ class PeerClients:
 
     def has_joined(self) -> bool:
         """Return whether every peer that can be reached has sent its first report."""
-        if not self._found:
+        if not (self._found and self._source.is_complete):
             return False
         for place in self._tasks:
             conversation = self._open.get(place)
@@ -232,7 +232,7 @@ class PeerClients:
             self._open[place] = conversation
             conversation.greet()
             timer = asyncio.get_running_loop().call_later(
-                GREETING_SECONDS, conversation.expect_greeting
+                GREETING_SECONDS, _expect_greeting, conversation, channel
             )
             try:
                 await link.carry(conversation, call.read, call.write)
@@ -267,6 +267,14 @@ class PeerClients:
             credentials,
             options=(*_OPTIONS, ("grpc.ssl_target_name_override", name)),
         )
+
+
+def _expect_greeting(conversation: Conversation, channel: grpc.aio.Channel) -> None:
+    """End a stream on which the peer has not greeted yet, and say whether it was reached at all."""
+    if conversation.peer is not None or channel.get_state() == grpc.ChannelConnectivity.READY:
+        conversation.expect_greeting()
+    else:
+        conversation.close(Ending(UNAVAILABLE, f"no connection within {GREETING_SECONDS:g} s"))
 
 
 def _credentials(files: ClientTls) -> grpc.ChannelCredentials:

@@ -22,9 +22,11 @@ from lora_router.peering.limits import (
     BYTES_BURST,
     BYTES_PER_SECOND,
     MAX_MESSAGE_BYTES,
+    MAX_ROUTER_NAME_BYTES,
     MAX_WORKERS,
     MESSAGES_BURST,
     MESSAGES_PER_SECOND,
+    byte_length,
 )
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
@@ -36,14 +38,13 @@ VERSION = 1
 """The highest version of the protocol that this router speaks."""
 OLDEST_VERSION = 1
 """The lowest one."""
-_LONGEST_ROUTER_NAME = 256
 _ASK_SECONDS = 0.2
 """The shortest time between two requests for a complete report."""
 
 
 def is_router_name(name: str, release: str) -> bool:
     """Return whether a peer's name, and the release that it states, can be logged and kept."""
-    return 0 < len(name) <= _LONGEST_ROUTER_NAME and (name + release).isprintable()
+    return 0 < byte_length(name) <= MAX_ROUTER_NAME_BYTES and (name + release).isprintable()
 
 
 class Conversations(Protocol):

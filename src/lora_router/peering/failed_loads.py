@@ -15,6 +15,7 @@ from lora_router.peering.limits import (
     MAX_FAILED_LOADS,
     MAX_FAILED_SECONDS,
     MAX_NAME_BYTES,
+    byte_length,
     is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import FailedLoad, PeerMessage
@@ -67,7 +68,7 @@ class FailedLoads:
         if name not in self._hub.peers or not self._budgets.spend(name, len(message)):
             return
         for each in message:
-            if len(each.adapter) > MAX_NAME_BYTES or len(each.detail) > _MAX_DETAIL_LENGTH:
+            if byte_length(each.adapter) > MAX_NAME_BYTES or len(each.detail) > _MAX_DETAIL_LENGTH:
                 raise ReportError("too-large", "a failed load has too long a text")
             detail = "".join(filter(str.isprintable, each.detail))
             seconds = min(MAX_FAILED_SECONDS, each.milliseconds / 1000)

@@ -18,6 +18,7 @@ No I/O: carriers carry the messages, and a clock calls.
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from lora_router.clock import Clock, LateTurns, Timer
 from lora_router.counted import counted
@@ -30,16 +31,19 @@ from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.passing import (
-    PassesEarlyRefusals,
-    PassesFailedLoads,
+    Part,
     PassesIds,
-    PassesLoadTimes,
     PassesPrefixes,
     PassesQuestions,
     PassesReadings,
-    PassesWithdrawals,
 )
-from lora_router.peering.pb.peering_pb2 import PeerMessage
+from lora_router.peering.pb.peering_pb2 import (
+    EarlyRefusal,
+    FailedLoad,
+    LoadTimes,
+    PeerMessage,
+    Withdrawal,
+)
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
 from lora_router.peering.step_turns import StepTurns
@@ -84,6 +88,8 @@ class Hub:
         self.now = clock.now
         self.counts = PeerCounts()
         self.peers: dict[str, Peer] = {}
+        self.may_load = False
+        """Whether this router loads adapters if no other one precedes it, as peers are told."""
         self._fleet = fleet
         self._held = held
         self._clock = clock
@@ -102,7 +108,7 @@ class Hub:
         self._ejections = 0
         self._has_left = False
         self._limit = LogLimit()
-        self._turns = StepTurns(clock.call_later)
+        self._turns = StepTurns(clock)
         self.readings: PassesReadings | None = None
         """Tells peers what is read from pods, and takes in what they tell."""
         self.ids: PassesIds | None = None
@@ -111,14 +117,15 @@ class Hub:
         """Tells peers which prompts went to which pods, and takes in what they tell."""
         self.questions: PassesQuestions | None = None
         """Asks peers what people want to know, and answers them."""
-        self.failed_loads: PassesFailedLoads | None = None
+        self.failed_loads: Part[Collection[FailedLoad]] | None = None
         """Tells peers which adapters cannot be loaded, and takes in what they tell."""
-        self.withdrawals: PassesWithdrawals | None = None
+        self.withdrawals: Part[Collection[Withdrawal]] | None = None
         """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
-        self.load_times: PassesLoadTimes | None = None
+        self.load_times: Part[Collection[LoadTimes]] | None = None
         """Tells peers how long loads of adapters took, and takes in what they tell."""
-        self.early_refusals: PassesEarlyRefusals | None = None
+        self.early_refusals: Part[Collection[EarlyRefusal]] | None = None
         """Tells peers which adapters were refused slots early, and takes in what they tell."""
+        fleet.peers.on_due = self._renew_later
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -129,6 +136,15 @@ class Hub:
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call once, ``seconds`` from now."""
         return self._clock.call_later(seconds, call)
+
+    def use_may_load(self, may_load: bool) -> None:
+        """Tell peers soon whether this router may be the one that loads adapters."""
+        self.may_load = may_load
+        self.report_soon()
+
+    def loaders(self) -> Collection[str]:
+        """Return the peers that may be the ones that load adapters."""
+        return [name for name, peer in self.peers.items() if peer.may_load]
 
     def awake(self) -> float:
         """Return seconds, monotonic, without the time in which the event loop stalled.
@@ -175,13 +191,14 @@ class Hub:
         acknowledged = share.heard.get(self.name, 0)
         if acknowledged > peer.acknowledged:
             peer.acknowledged, peer.acknowledged_awake = acknowledged, self.awake()
+        peer.may_load = share.may_load
         if share.held or peer.held:
             begins = share.held.keys() - peer.held
             peer.held = share.held.keys()
             self._others_hold = any(each.held for each in self.peers.values())
             if begins:
                 self.report_soon()  # The peer waits for the acknowledgement.
-        self._turns.do(self._fleet.take_share(share, now))
+        self._turns.do(peer.name, self._fleet.take_share(share, now))
 
     def told(self, name: str, message: PeerMessage) -> None:
         """Take in what a peer tells beside its reports.
@@ -302,6 +319,9 @@ class Hub:
                 # A peer that died is forgotten in time, not with the report after that.
                 self._schedule(now + max(patience, SHORTEST_SECONDS))
         share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
+        if not self.may_load:
+            share = replace(share, may_load=False)
+        self._turns.do(self.name, self._fleet.peers.fade())
         if self._places_blindly(share) and self._extra.spend(1):
             self._schedule(now + SHORTEST_SECONDS)
         is_complete = now - self._complete_at >= COMPLETE_SECONDS or self._writer.is_sparse
@@ -349,9 +369,15 @@ class Hub:
         for part in parts:
             if part is not None:
                 part.gone(peer.name)
-        self._turns.do(self._fleet.drop_peer(peer.name, self.now()))
+        self._turns.do(peer.name, self._fleet.drop_peer(peer.name, self.now()))
 
     # Called by the fleet
+
+    def _renew_later(self, seconds: float) -> None:
+        self._clock.call_later(seconds, self._renew)
+
+    def _renew(self) -> None:
+        self._fleet.peers.renew(self.now())
 
     def _released(self, states: Collection[PodState]) -> None:
         if self._others_hold:

@@ -6,13 +6,15 @@ that the event loop spends on it. A router keeps to the same bounds when it send
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """Length of a message. A longer report is sent in parts."""
-PART_ROWS = 4_000
-"""Rows in a part that this router sends: about 2 ms of work."""
-MAX_PART_ROWS = 4 * PART_ROWS
-"""Rows in a part that this router accepts. Later versions may send longer parts."""
+PART_ROWS = 2_000
+"""Rows and names in a part that this router sends: about 2 ms of work."""
+MAX_PART_ROWS = 16_000
+"""Rows and names in a part that this router accepts. Other versions may send longer parts."""
 PART_NAME_BYTES = 96 * 1024
 """Bytes of names in a part that this router sends."""
 MAX_PARTS = 256
+MAX_ROUTER_NAME_BYTES = 256
+"""Length of a router's name. Reports acknowledge those of all peers in one part."""
 
 MAX_NAME_BYTES = 1024
 """Length of a name. Kubernetes allows 253 for a pod. Model names have no limit of their own."""
@@ -99,16 +101,29 @@ ROW_BYTES = 100
 """Memory of one row."""
 
 MESSAGES_BURST, MESSAGES_PER_SECOND = 1000, 200
-"""Messages of one stream. A router sends at most 60 in a second, and some more when it begins."""
+"""Messages of one stream: several times those that a router sends."""
 BYTES_BURST, BYTES_PER_SECOND = 16 * 1024 * 1024, 2 * 1024 * 1024
 """Bytes of one stream."""
+ROUTER_MESSAGES_PER_SECOND = 60
+"""Messages that a router sends at most in a second, apart from some more when it begins."""
 MAX_BROADCAST_BYTES = MAX_MESSAGE_BYTES + 4096
 """Length of a message and what is published with it."""
 MAX_STATE_BYTES = 8 * 1024 * 1024
 """Length of a stored state. A longer one is not stored."""
-CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND = 4000, 2000
-"""Messages of all routers that publish on a channel. More are a flood, whoever sends them."""
+CHANNEL_MESSAGES_PER_SECOND = (MAX_BROADCAST_PEERS + 1) * ROUTER_MESSAGES_PER_SECOND
+CHANNEL_MESSAGES_BURST = 2 * CHANNEL_MESSAGES_PER_SECOND
+"""Messages of all routers that publish on a channel, this one's included. More are a flood, whoever
+sends them."""
 CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND = 64 * 1024 * 1024, 16 * 1024 * 1024
+
+
+def byte_length(name: str) -> int:
+    """Return the bytes that a name has in a message.
+
+    Raises:
+        UnicodeEncodeError: It is not valid Unicode, and cannot be in a message.
+    """
+    return len(name) if name.isascii() else len(name.encode())
 
 
 def is_tellable(name: str) -> bool:
@@ -117,6 +132,6 @@ def is_tellable(name: str) -> bool:
     Pods choose names. A message with another one would end the stream.
     """
     try:
-        return len(name.encode()) <= MAX_NAME_BYTES
+        return byte_length(name) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False

@@ -20,6 +20,7 @@ from lora_router.peering.limits import (
     LOAD_TIMES_PER_SECOND,
     MAX_LOAD_TIMES,
     MAX_NAME_BYTES,
+    byte_length,
     is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import LoadTimes, PeerMessage
@@ -62,7 +63,7 @@ class LoadExchange:
         rows = sum(len(each.host) + len(each.disk) + len(each.in_slot) for each in message)
         if len(message) > MAX_LOAD_TIMES or rows > MAX_LOAD_TIMES:
             raise ReportError("too-large", f"more than {MAX_LOAD_TIMES} times of loads")
-        if any(len(each.base_model.encode()) > MAX_NAME_BYTES for each in message):
+        if any(byte_length(each.base_model) > MAX_NAME_BYTES for each in message):
             raise ReportError("too-large", "the time of a load has too long a name")
         if name not in self._hub.peers or not self._budgets.spend(name, max(rows, len(message))):
             return

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from lora_router.fleet.catalog import Catalog, CatalogBuilder
 from lora_router.fleet.catalog_digests import DIGEST_BYTES
+from lora_router.fleet.reading_bounds import MAX_MODELS, MAX_NAME_LENGTH
 from lora_router.peering.pb.readings_pb2 import ModelList
 from lora_router.peering.report_reader import ReportError
 
@@ -13,8 +14,6 @@ PART_MODELS = 2000
 """Models in a part that is sent: about 1 ms of work."""
 MAX_PART_MODELS = 4 * PART_MODELS
 """Models in a part that is accepted."""
-MAX_MODELS = 50_000
-MAX_NAME_LENGTH = 512
 MAX_LISTS = 256
 """Lists that a receiver remembers."""
 MAX_LISTS_BYTES = 128 * 1024 * 1024

@@ -1,28 +1,18 @@
 """What the hub needs of those that tell peers more than reports have."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from lora_router.peering.pb.peering_pb2 import (
-    Answer,
-    EarlyRefusal,
-    FailedLoad,
-    LoadTimes,
-    MadeIds,
-    Question,
-    SentPrompts,
-    Withdrawal,
-)
+from lora_router.peering.pb.peering_pb2 import Answer, MadeIds, Question, SentPrompts
 from lora_router.peering.pb.readings_pb2 import Readings
 
+_Told_contra = TypeVar("_Told_contra", contravariant=True)
 
-class PassesReadings(Protocol):
-    """Tells peers what is read from pods, and takes in what they tell."""
 
-    def take(self) -> list[bytes]:
-        """Return the messages with the readings that wait. The caller must send them at once."""
+class Part(Protocol[_Told_contra]):
+    """Tells peers one thing, and takes in what they tell of it."""
 
-    def received(self, name: str, message: Readings) -> None:
+    def received(self, name: str, message: _Told_contra) -> None:
         """Take in what a peer tells.
 
         Raises:
@@ -33,24 +23,21 @@ class PassesReadings(Protocol):
         """Forget a peer that stopped, or is not heard any more."""
 
 
-class PassesIds(Protocol):
+class PassesReadings(Part[Readings], Protocol):
+    """Tells peers what is read from pods, and takes in what they tell."""
+
+    def take(self) -> list[bytes]:
+        """Return the messages with the readings that wait. The caller must send them at once."""
+
+
+class PassesIds(Part[Collection[MadeIds]], Protocol):
     """Tells peers which pods made which IDs, and takes in what they tell."""
 
     def joined(self) -> None:
         """Note that there is a new peer, which knows no IDs."""
 
-    def received(self, name: str, message: Collection[MadeIds]) -> None:
-        """Take in what a peer tells.
 
-        Raises:
-            ReportError: The message exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesPrefixes(Protocol):
+class PassesPrefixes(Part[Collection[SentPrompts]], Protocol):
     """Tells peers which prompts went to which pods, and takes in what they tell."""
 
     @property
@@ -68,16 +55,6 @@ class PassesPrefixes(Protocol):
     def joined(self) -> None:
         """Note that there is a new peer, which knows no prompts."""
 
-    def received(self, name: str, message: Collection[SentPrompts]) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message is malformed, or exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
 
 class PassesQuestions(Protocol):
     """Asks peers what people want to know, and answers what peers ask."""
@@ -90,62 +67,6 @@ class PassesQuestions(Protocol):
 
         Raises:
             ReportError: It exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesFailedLoads(Protocol):
-    """Tells peers which adapters cannot be loaded, and takes in what they tell."""
-
-    def received(self, name: str, message: Collection[FailedLoad]) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesWithdrawals(Protocol):
-    """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
-
-    def received(self, name: str, message: Collection[Withdrawal]) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesEarlyRefusals(Protocol):
-    """Tells peers which adapters were refused slots early, and takes in what they tell."""
-
-    def received(self, name: str, message: Collection[EarlyRefusal]) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesLoadTimes(Protocol):
-    """Tells peers how long loads of adapters took, and takes in what they tell."""
-
-    def received(self, name: str, message: Collection[LoadTimes]) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message exceeds a bound.
         """
 
     def gone(self, name: str) -> None:

@@ -12,6 +12,7 @@ class Peer:
         "heard_at",
         "heard_awake",
         "held",
+        "may_load",
         "name",
         "number",
         "release",
@@ -32,3 +33,5 @@ class Peer:
         """When that number grew, on the clock of ``Hub.awake``."""
         self.held: Collection[str] = ()
         """The adapters that it holds requests for."""
+        self.may_load = True
+        """Whether it loads adapters if no router precedes it. True until it reports otherwise."""

@@ -7,8 +7,9 @@ other prompts share with it is known to a factor of two.
 
 Rules:
 
-- Every ``INTERVAL_SECONDS``, what was sent goes out, at most ``NAMES_AT_ONCE`` names of it. If more
-  wait, prompts are told by their whole only. The oldest of too many are not told.
+- Every ``INTERVAL_SECONDS``, what was sent goes out, at most ``NAMES_AT_ONCE`` names of it, and
+  about ``PART_NAME_BYTES`` of names of models. If more wait, prompts are told by their whole only.
+  The oldest of too many are not told.
 - Prompts below ``LEAST_TOKENS`` are not told. To process them again is cheaper than to tell.
 - A peer that joins is told the last prompts (``newcomers``). So a router that was restarted
   knows where the running chats are.
@@ -29,8 +30,10 @@ from lora_router.peering.limits import (
     MAX_NAME_BYTES,
     MAX_PREFIX_NAMES,
     MAX_PREFIX_TOKENS,
+    PART_NAME_BYTES,
     PREFIX_NAMES_BURST,
     PREFIX_NAMES_PER_SECOND,
+    byte_length,
     is_tellable,
 )
 from lora_router.peering.newcomers import Newcomers
@@ -122,8 +125,8 @@ class PrefixExchange:
     def _tell(self) -> None:
         self._timer = None
         waiting, by_target = self._waiting, dict[tuple[int, str], pb.SentPrompts]()
-        count = 0
-        while waiting and count < NAMES_AT_ONCE:
+        count = size = 0
+        while waiting and count < NAMES_AT_ONCE and size < PART_NAME_BYTES:
             sent = waiting.popleft()
             key = self._keys.key(sent.state)
             if key is None or not is_tellable(sent.model):
@@ -131,6 +134,7 @@ class PrefixExchange:
             message = by_target.get((key, sent.model))
             if message is None:
                 message = by_target[key, sent.model] = pb.SentPrompts(pod=key, model=sent.model)
+                size += byte_length(sent.model)
             message.names.extend(sent.names)
             message.name_counts.append(len(sent.names))
             message.new_tokens.append(sent.new_tokens)
@@ -199,5 +203,5 @@ def _check(message: pb.SentPrompts) -> None:
         raise ReportError("malformed", "a prompt has no name")
     if max(message.new_tokens, default=0) > MAX_PREFIX_TOKENS:
         raise ReportError("malformed", "a prompt is too long")
-    if len(message.model) > MAX_NAME_BYTES:
+    if byte_length(message.model) > MAX_NAME_BYTES:
         raise ReportError("malformed", "the name of a model is too long")

@@ -8,6 +8,7 @@ What exceeds a bound is not written, and is rejected when it is read.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from lora_router.fleet.catalog import Catalog
@@ -21,6 +22,7 @@ from lora_router.fleet.pod_metrics import (
 )
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, ReadFailure, Reading
+from lora_router.fleet.reading_bounds import MAX_NAME_LENGTH, MAX_SLOTS, TOLD_TO_PEERS, NameBounds
 from lora_router.peering.model_lists import ListReader, RecentLists, list_parts
 from lora_router.peering.pb import readings_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
@@ -32,12 +34,6 @@ PART_READINGS = 256
 """Readings in a message that this router sends: about 2 ms of work."""
 PART_BYTES = 64 * 1024
 """Bytes of readings after which a message is sent, and a further one begins."""
-MAX_ADAPTERS = 1024
-"""Adapters of one reading. A page may list more; such a pod is read by each router itself."""
-MAX_NAME_LENGTH = 512
-MAX_NAME_BYTES = 32 * 1024
-"""Bytes of all names of one reading."""
-MAX_SLOTS = 100_000
 MAX_NUMBER = 1e18
 _MAX_CAUSE_LENGTH = 32
 _NUMBERS = (
@@ -63,7 +59,15 @@ UNKNOWN_LIST = "unknown-list"
 class ReadingWriter:
     """Makes the messages of one sender. The same messages may go to many receivers."""
 
-    def __init__(self, keys: PodKeys, digests: CatalogDigests, *, with_lists: bool = False) -> None:
+    def __init__(
+        self,
+        keys: PodKeys,
+        digests: CatalogDigests,
+        *,
+        with_lists: bool = False,
+        bounds: NameBounds = TOLD_TO_PEERS,
+        on_nameless: Callable[[Reading], None] | None = None,
+    ) -> None:
         """Create a writer.
 
         Args:
@@ -71,10 +75,15 @@ class ReadingWriter:
             digests: The digests of the lists of models.
             with_lists: Whether to send each list once, for receivers that read no pods themselves.
                 Such a writer is for one receiver.
+            bounds: The bounds of the names in a reading, as the receivers have them.
+            on_nameless: Called with a reading whose names exceed them, and which is written without
+                them. Default: it is left out, for receivers that read the pod themselves.
         """
         self._keys = keys
         self._digests = digests
         self._with_lists = with_lists
+        self._bounds = bounds
+        self._on_nameless = on_nameless
         self._number = 0
         self._sent: RecentLists[None] = RecentLists()
 
@@ -132,8 +141,12 @@ class ReadingWriter:
         found = reading.found
         written = pb.Reading(pod=key, read_at_us=_us(reading.read_at))
         if isinstance(found, PodMetrics):
-            if not _write_snapshot(written.metrics, found):
-                return None
+            if not _write_snapshot(written.metrics, found, self._bounds):
+                if self._on_nameless is None:
+                    return None
+                self._on_nameless(reading)
+                written.ClearField("metrics")
+                _write_snapshot(written.metrics, _without_names(found), self._bounds)
         elif isinstance(found, Catalog):
             written.models = self._digests.of(found)
         else:
@@ -159,6 +172,7 @@ class ReadingReader:
         now: Callable[[], float],
         *,
         with_lists: bool = False,
+        bounds: NameBounds = TOLD_TO_PEERS,
     ) -> None:
         """Create a reader.
 
@@ -167,11 +181,13 @@ class ReadingReader:
             digests: The lists of models that are known by their digests.
             now: Returns seconds on the clock that readings get.
             with_lists: Whether to accept lists.
+            bounds: The bounds of the names in a reading.
         """
         self._keys = keys
         self._digests = digests
         self._now = now
         self._lists = ListReader() if with_lists else None
+        self._bounds = bounds
         self._number = 0
         self._offset = math.inf
         """How far this clock is ahead of the sender's, with the shortest delay of a message."""
@@ -239,7 +255,7 @@ class ReadingReader:
     def _found(self, written: pb.Reading, read_at: float) -> PodMetrics | Catalog | ReadFailure:
         kind = written.WhichOneof("found")
         if kind == "metrics":
-            return _read_snapshot(written.metrics, read_at)
+            return _read_snapshot(written.metrics, read_at, self._bounds)
         if kind == "models":
             digest = written.models
             if len(digest) != DIGEST_BYTES:
@@ -263,7 +279,15 @@ def _us(seconds: float) -> int:
     return max(0, int(seconds * 1e6))
 
 
-def _write_snapshot(written: pb.Snapshot, metrics: PodMetrics) -> bool:
+def _without_names(metrics: PodMetrics) -> PodMetrics:
+    """Return a snapshot that names no adapters: which of them are loaded is unknown."""
+    lora = metrics.lora
+    if lora is not None:
+        lora = replace(lora, running=frozenset(), waiting=frozenset())
+    return replace(metrics, lora=lora, residency=None)
+
+
+def _write_snapshot(written: pb.Snapshot, metrics: PodMetrics, bounds: NameBounds) -> bool:
     """Write a snapshot; return whether it is within the bounds."""
     # A pod whose page shows no load has an empty one.
     written.SetInParent()
@@ -283,7 +307,10 @@ def _write_snapshot(written: pb.Snapshot, metrics: PodMetrics) -> bool:
         written.residency.max_gpu = residency.max_gpu or 0
         written.residency.gpu.extend(_positions(residency.gpu, positions))
         written.residency.cpu.extend(_positions(residency.cpu, positions))
-    if len(positions) > MAX_ADAPTERS or sum(map(len, positions)) > MAX_NAME_BYTES // 4:
+    lengths = [len(name) for name in positions]
+    if len(lengths) > bounds.adapters or sum(lengths) > bounds.characters:
+        return False
+    if lengths and max(lengths) > MAX_NAME_LENGTH:
         return False
     try:
         written.adapters.extend(positions)
@@ -297,7 +324,7 @@ def _positions(names: Iterable[str], positions: dict[str, int]) -> list[int]:
     return [positions.setdefault(name, len(positions)) for name in names]
 
 
-def _read_snapshot(written: pb.Snapshot, read_at: float) -> PodMetrics:
+def _read_snapshot(written: pb.Snapshot, read_at: float, bounds: NameBounds) -> PodMetrics:
     numbers = [
         number
         if written.HasField(name) and (number := _number(getattr(written, name))) <= _most(name)
@@ -305,7 +332,7 @@ def _read_snapshot(written: pb.Snapshot, read_at: float) -> PodMetrics:
         for name in _NUMBERS
     ]
     adapters = written.adapters
-    if len(adapters) > MAX_ADAPTERS or sum(map(len, adapters)) > MAX_NAME_BYTES:
+    if len(adapters) > bounds.adapters or sum(map(len, adapters)) > bounds.characters:
         raise ReportError("too-large", "a reading has too many adapters")
     names = tuple(adapters)
     if names and not 0 < min(map(len, names)) <= max(map(len, names)) <= MAX_NAME_LENGTH:
@@ -316,15 +343,15 @@ def _read_snapshot(written: pb.Snapshot, read_at: float) -> PodMetrics:
         activity = written.lora
         lora = LoraActivity(
             max_lora=_slots(activity.max_lora),
-            running=_names(activity.running, names),
-            waiting=_names(activity.waiting, names),
+            running=_names(activity.running, names, bounds),
+            waiting=_names(activity.waiting, names, bounds),
             updated_at=_number(activity.updated_at),
         )
     if written.HasField("residency"):
-        gpu = _names(written.residency.gpu, names)
+        gpu = _names(written.residency.gpu, names, bounds)
         residency = LoraResidency(
             gpu=gpu,
-            cpu=_names(written.residency.cpu, names) - gpu,
+            cpu=_names(written.residency.cpu, names, bounds) - gpu,
             max_gpu=_slots(written.residency.max_gpu),
         )
     return PodMetrics(
@@ -362,8 +389,8 @@ def _slots(slots: int) -> int | None:
     return slots or None
 
 
-def _names(positions: Iterable[int], names: tuple[str, ...]) -> frozenset[str]:
+def _names(positions: Iterable[int], names: tuple[str, ...], bounds: NameBounds) -> frozenset[str]:
     try:
-        return frozenset(names[position] for position in islice(positions, MAX_ADAPTERS))
+        return frozenset(names[position] for position in islice(positions, bounds.adapters))
     except IndexError:
         raise ReportError("malformed", "a position is outside its table") from None

@@ -92,7 +92,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     host = host.strip("[]")
     if not host or not host.isprintable() or " " in host:
         raise AddressError("a host is missing or unusable")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
         raise AddressError("a port must be from 1 to 65535")
     return host, int(port)
 

@@ -14,18 +14,22 @@ import asyncio
 import logging
 import random
 from collections import deque
+from collections.abc import Iterable
+from typing import Any
 
 from lora_router.log_limit import LogLimit
 from lora_router.peering.broadcast import Broadcasts
 from lora_router.peering.hub import Hub
-from lora_router.peering.limits import MAX_BROADCAST_PEERS, MAX_STATE_BYTES
+from lora_router.peering.limits import MAX_BROADCAST_PEERS, MAX_STATE_BYTES, MAX_WEIGHT
 from lora_router.peering.publications import STATE_SECONDS
 from lora_router.peering.redis_connection import (
     PasswordError,
     RedisConnection,
     RedisServer,
-    connect,
+    ReplyError,
+    reading,
 )
+from lora_router.peering.redis_location import RedisLocation
 from lora_router.peering.secret import Secret
 from lora_router.supervision import Supervisor
 
@@ -42,8 +46,8 @@ _GONE_SECONDS = 3.0
 """A router that has not said so for this long is not there."""
 _FLUSH_SECONDS = 0.5
 """Time to publish that this router leaves."""
-_YIELD_MESSAGES = 50
-"""Messages that are read before other tasks get their turn."""
+_YIELD_MESSAGES, _YIELD_BYTES = 50, 16 * 1024
+"""Messages that are read before other tasks get their turn: about 2 ms of work."""
 
 
 class RedisChannel:
@@ -73,6 +77,7 @@ class RedisChannel:
         self._channel = f"{{{prefix}}}:reports"
         self._routers = f"{{{prefix}}}:routers"
         self._state_of = f"{{{prefix}}}:state:"
+        self._location = RedisLocation(server, self._channel)
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[bytes] = deque()
         """What is to be published."""
@@ -155,10 +160,16 @@ class RedisChannel:
             try:
                 await self._exchange()
                 why = self._given_up
-            except (redis.RedisError, OSError, TimeoutError, PasswordError) as error:
+            except (redis.RedisError, OSError, PasswordError, ReplyError) as error:
                 why = str(error) or type(error).__name__
             self._limit.log(
-                log, logging.WARNING, "redis", "no peering over %s: %s", self.server.address, why
+                log,
+                logging.WARNING,
+                "redis",
+                "no peering over %s, channel %s: %s",
+                self.server.address,
+                self._channel,
+                why,
             )
             if loop.time() - began >= _GOOD_SECONDS:
                 pause = _FIRST_PAUSE_SECONDS
@@ -171,18 +182,20 @@ class RedisChannel:
         """Connect, and carry messages until a connection breaks or is given up."""
         open_connections: list[RedisConnection] = []
         try:
-            listens = await connect(self.server, self._channel)
+            found = await self._location.find()
+            listens = await found.connect()
             open_connections.append(listens)
-            publishes = await connect(self.server, self._channel)
+            publishes = await found.connect()
             open_connections.append(publishes)
             # Listen first, so that nothing is missed between the stored states and the channel.
             await listens.subscribe(self._channel)
-            states = await self._stored(publishes)
+            members = await self._members(publishes)
+            await self._use_states(publishes, members)
             self._waiting.clear()
             self._state = None
             self._there_at = 0.0
             self._ends = asyncio.Event()
-            self.broadcasts.connected(self, states)
+            self.broadcasts.connected(self, members)
             log.info("peering over %s", self.server.address)
             await self._carry(listens, publishes)
         finally:
@@ -216,10 +229,10 @@ class RedisChannel:
             if isinstance(result, Exception):
                 raise result
 
-    async def _stored(self, connection: RedisConnection) -> dict[str, bytes]:
-        """Return the routers that were there lately, with their stored states."""
+    async def _members(self, connection: RedisConnection) -> list[str]:
+        """Return the routers that were there lately. Take over the time of the server."""
         [time] = await connection.call(("TIME",))
-        seconds = int(time[0]) + int(time[1]) / 1_000_000
+        seconds = _seconds(time)
         self.broadcasts.set_time(seconds)
         [names] = await connection.call(
             (
@@ -227,24 +240,46 @@ class RedisChannel:
                 *("LIMIT", "0", str(MAX_BROADCAST_PEERS)),
             )
         )
-        states = {}
-        for name in names:
-            try:
-                router = name.decode()
-            except UnicodeDecodeError:
-                continue
+        with reading():
+            texts = [name.decode(errors="replace") for name in names[:MAX_BROADCAST_PEERS]]
+        # The name of a router is valid Unicode. What replaces other bytes is in no name.
+        return [text for text in texts if "\ufffd" not in text]
+
+    async def _use_states(self, connection: RedisConnection, members: Iterable[str]) -> None:
+        """Use the stored states of routers, one after the other.
+
+        Whoever can write there stores what they like: it is dropped before the next one is read,
+        and no more is read than the reports of all peers may take.
+        """
+        size = 0
+        for router in members:
             [state] = await connection.call(
                 ("GETRANGE", self._state_of + router, "0", str(MAX_STATE_BYTES - 1))
             )
-            states[router] = state
-        return states
+            if not isinstance(state, bytes):
+                raise ReplyError("a stored state is no text")
+            size += len(state)
+            if size > MAX_WEIGHT:
+                self._limit.log(
+                    log,
+                    logging.WARNING,
+                    "states",
+                    "the stored states of %s are too large: the first %d bytes are used",
+                    self.server.prefix,
+                    MAX_WEIGHT,
+                )
+                return
+            for _ in self.broadcasts.use_state(state):
+                await asyncio.sleep(0)
 
     async def _listen(self, connection: RedisConnection, ends: asyncio.Event) -> None:
-        arrived, number = self.broadcasts.arrived, 0
+        number = size = 0
         while not ends.is_set():
-            arrived(await connection.next_message())
-            number += 1
-            if number % _YIELD_MESSAGES == 0:
+            message = await connection.next_message()
+            self.broadcasts.arrived(message)
+            number, size = number + 1, size + len(message)
+            if number >= _YIELD_MESSAGES or size >= _YIELD_BYTES:
+                number = size = 0
                 await asyncio.sleep(0)
 
     async def _publish(self, connection: RedisConnection, ends: asyncio.Event) -> None:
@@ -269,8 +304,7 @@ class RedisChannel:
                     self._waiting.popleft()
                 if is_there:
                     self._is_gone = self._stopping
-                    time = replies[-1]
-                    self.broadcasts.set_time(int(time[0]) + int(time[1]) / 1_000_000)
+                    self.broadcasts.set_time(_seconds(replies[-1]))
 
     def _presence(self) -> list[tuple[bytes | str, ...]]:
         """Return the commands that say whether this router is there, and until when."""
@@ -288,3 +322,12 @@ class RedisChannel:
             commands.append(("SET", state_key, self._state, "PX", milliseconds))
             self._state = None
         return [*commands, ("TIME",)]
+
+
+def _seconds(reply: Any) -> float:
+    """Return the time that a server tells, in seconds since 1970."""
+    if not isinstance(reply, list):
+        raise ReplyError("an answer has no time")
+    with reading():
+        seconds, microseconds = reply
+        return int(seconds) + int(microseconds) / 1_000_000

@@ -1,18 +1,19 @@
 """A connection to Valkey or Redis with the ``redis`` package, an extra of this one.
 
 Connections are used directly, without the pools and retries of the package: whoever uses one here
-connects anew after any error, and asks again where the server is.
+connects anew after any error, and asks again where the server is (``redis_location``).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_router.peering.limits import MAX_STATE_BYTES
-from lora_router.peering.redis_address import CLUSTER, SENTINEL, RedisAddress
+from lora_router.peering.redis_address import RedisAddress
 
 if TYPE_CHECKING:
     from redis.asyncio import Connection
@@ -21,6 +22,8 @@ CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 1.0
 LONGEST_PASSWORD = 4096
 _MAX_REPLY_BYTES = MAX_STATE_BYTES + 1024
+_LINE_BYTES = 32
+"""Memory of an element of an array, beside its text."""
 
 
 class RedisMissingError(ValueError):
@@ -34,6 +37,19 @@ class RedisMissingError(ValueError):
 
 class PasswordError(ValueError):
     """The file holds no usable password. The message says why, without the password."""
+
+
+class ReplyError(ValueError):
+    """What the server answers cannot be used. Something else may be at its address."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn whatever an answer of an unexpected form leads to into a ``ReplyError``."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ReplyError(f"an answer cannot be used: {type(error).__name__}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,7 @@ class RedisConnection:
 
         Raises:
             redis.RedisError: A command failed, or the connection broke.
+            ReplyError: A reply cannot be used.
         """
         connection = self._connection
         await connection.send_packed_command(connection.pack_commands(commands))
@@ -105,7 +122,8 @@ class RedisConnection:
         failure: Exception | None = None
         for _ in commands:
             try:
-                replies.append(await connection.read_response(disconnect_on_error=False))
+                with reading():
+                    replies.append(await connection.read_response(disconnect_on_error=False))
             except _response_error() as error:
                 failure = failure or error
         if failure is not None:
@@ -115,53 +133,55 @@ class RedisConnection:
     async def subscribe(self, channel: str) -> None:
         """Listen to a channel. Afterwards, only ``next_message`` may be called."""
         await self._connection.send_command("SUBSCRIBE", channel)
-        await self._connection.read_response()
+        with reading():
+            await self._connection.read_response()
 
     async def next_message(self) -> bytes:
-        """Return the next message on the channel."""
-        while True:
+        """Return the next message on the channel.
+
+        Raises:
+            redis.RedisError: The connection broke.
+            ReplyError: Something else arrived.
+        """
+        with reading():
             reply = await self._connection.read_response(timeout=math.inf)
-            if isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message":
-                message: bytes = reply[2]
-                return message
+            kind, _channel, message = reply
+        if kind != b"message" or not isinstance(message, bytes):
+            raise ReplyError("what arrived on the channel is no message")
+        return message
 
     async def close(self) -> None:
         """Close it, without waiting for the server."""
         await self._connection.disconnect(nowait=True)
 
 
-async def connect(server: RedisServer, key: str) -> RedisConnection:
-    """Connect to the server that has a key.
+async def connect(host: str, port: int, options: dict[str, Any]) -> RedisConnection:
+    """Connect to one server.
 
     Raises:
-        PasswordError: ``password_file`` cannot be used.
         redis.RedisError: It cannot be reached, or refuses this router.
+        ReplyError: What it answers cannot be used.
         OSError: The TLS files cannot be used.
     """
-    address = server.address
-    options = await _options(server)
-    host, port = address.hosts[0]
-    if address.kind == SENTINEL:
-        host, port = await _master(address, options)
-    elif address.kind == CLUSTER:
-        host, port = await _node(address, options, key)
-    return await _connect(host, port, {**options, "db": address.database})
-
-
-async def _connect(host: str, port: int, options: dict[str, Any]) -> RedisConnection:
     from redis.asyncio import Connection, SSLConnection
 
     kind = SSLConnection if any(name.startswith("ssl_") for name in options) else Connection
     connection = kind(host=host, port=port, parser_class=_bounded_parser(), **options)
     try:
-        await connection.connect()
+        with reading():
+            await connection.connect()
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
     return RedisConnection(connection)
 
 
-async def _options(server: RedisServer) -> dict[str, Any]:
+async def connection_options(server: RedisServer) -> dict[str, Any]:
+    """Return how to connect to a server, wherever it is.
+
+    Raises:
+        PasswordError: ``password_file`` cannot be used.
+    """
     from lora_router.threads import in_thread
 
     address = server.address
@@ -188,65 +208,6 @@ async def _options(server: RedisServer) -> dict[str, Any]:
     return options
 
 
-async def _master(address: RedisAddress, options: dict[str, Any]) -> tuple[str, int]:
-    """Ask the Sentinels which server is the master."""
-    import redis
-
-    # A Sentinel usually needs no password, and then refuses one.
-    attempts = [{**options, "username": None, "password": None}]
-    if options["password"] is not None:
-        attempts.append(options)
-    last: Exception = redis.ConnectionError("no Sentinel answers")
-    for host, port in address.hosts:
-        for attempt in attempts:
-            try:
-                connection = await _connect(host, port, attempt)
-            except (redis.RedisError, OSError) as error:
-                last = error
-                continue
-            try:
-                [reply] = await connection.call(
-                    ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.master)
-                )
-            except (redis.RedisError, OSError) as error:
-                last = error
-                continue
-            finally:
-                await connection.close()
-            if reply is not None:
-                return reply[0].decode(), int(reply[1])
-            last = redis.ConnectionError(f"the Sentinels know no master {address.master!r}")
-    raise last
-
-
-async def _node(address: RedisAddress, options: dict[str, Any], key: str) -> tuple[str, int]:
-    """Ask the cluster which node has a key."""
-    import redis
-    from redis.crc import key_slot
-
-    slot = key_slot(key.encode())
-    last: Exception = redis.ConnectionError("no node of the cluster answers")
-    for host, port in address.hosts:
-        try:
-            connection = await _connect(host, port, options)
-        except (redis.RedisError, OSError) as error:
-            last = error
-            continue
-        try:
-            [slots] = await connection.call(("CLUSTER", "SLOTS"))
-        except (redis.RedisError, OSError) as error:
-            last = error
-            continue
-        finally:
-            await connection.close()
-        for first, final, node, *_replicas in slots:
-            if first <= slot <= final:
-                # A node that does not know its own address answers without one.
-                return (node[0] or b"").decode() or host, int(node[1])
-        last = redis.ConnectionError(f"no node of the cluster has slot {slot}")
-    raise last
-
-
 def _response_error() -> type[Exception]:
     import redis
 
@@ -255,18 +216,35 @@ def _response_error() -> type[Exception]:
 
 
 def _bounded_parser() -> type:
-    """Return a parser that reads no longer texts than routers send.
+    """Return a parser that reads no longer replies than routers need.
 
-    Whoever can publish could else make each router keep a text of 512 MiB.
+    Whoever can publish could else make each router keep a text of 512 MiB, and whoever controls the
+    server an array without an end.
     """
     import redis
     from redis._parsers import _AsyncRESP2Parser
 
     class BoundedParser(_AsyncRESP2Parser):  # type: ignore[misc, unused-ignore]
+        _left = 0
+        """Bytes that the rest of a reply may have."""
+
+        async def read_response(self, disable_decoding: bool = False) -> Any:
+            self._left = _MAX_REPLY_BYTES
+            return await super().read_response(disable_decoding)
+
+        async def _readline(self) -> bytes:
+            line: bytes = await super()._readline()
+            self._take(len(line) + _LINE_BYTES)
+            return line
+
         async def _read(self, length: int) -> bytes:
-            if length > _MAX_REPLY_BYTES:
-                raise redis.InvalidResponse(f"a text of {length} bytes is too long")
+            self._take(length)
             text: bytes = await super()._read(length)
             return text
+
+        def _take(self, size: int) -> None:
+            self._left -= size
+            if self._left < 0:
+                raise redis.InvalidResponse(f"a reply is longer than {_MAX_REPLY_BYTES} bytes")
 
     return BoundedParser

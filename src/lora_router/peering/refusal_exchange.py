@@ -20,6 +20,7 @@ from lora_router.peering.limits import (
     MAX_EARLY_REFUSALS,
     MAX_NAME_BYTES,
     MAX_REFUSED_SECONDS,
+    byte_length,
     is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import EarlyRefusal, PeerMessage
@@ -68,7 +69,7 @@ class RefusalExchange:
         """
         if len(message) > MAX_EARLY_REFUSALS:
             raise ReportError("too-large", f"more than {MAX_EARLY_REFUSALS} early refusals")
-        if any(len(each.adapter.encode()) > MAX_NAME_BYTES for each in message):
+        if any(byte_length(each.adapter) > MAX_NAME_BYTES for each in message):
             raise ReportError("too-large", "an early refusal has too long a name")
         if name not in self._hub.peers or not self._budgets.spend(name, len(message)):
             return

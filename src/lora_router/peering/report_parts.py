@@ -1,14 +1,15 @@
 """The parts of one report: messages of a bounded length, in the order in which they are sent.
 
 A report that is too long for one message is sent in parts, and ``more_follows`` is set in all but
-the last. A part has at most ``PART_ROWS`` rows and ``PART_NAME_BYTES`` of names (``limits``).
+the last. A part has at most ``PART_ROWS`` rows and names, and ``PART_NAME_BYTES`` of names
+(``limits``).
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from lora_router.fleet.peer_ledgers import UsedShare
-from lora_router.peering.limits import MAX_USED_SECONDS, PART_NAME_BYTES, PART_ROWS
+from lora_router.peering.limits import MAX_USED_SECONDS, PART_NAME_BYTES, PART_ROWS, byte_length
 from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report, Used
 from lora_router.peering.tables import HeldRow, PodKey
 
@@ -28,12 +29,12 @@ class ReportParts:
 
     def add_pod(self, pod: PodKey) -> None:
         """Add a pod to the table of pods."""
-        self._take_name(sum(map(len, pod)))
+        self._take_name(sum(map(byte_length, pod)))
         self.report.new_pods.append(Pod(name=pod.name, address=pod.address, uid=pod.uid))
 
     def add_adapter(self, name: str) -> None:
         """Add an adapter to the table of adapters."""
-        self._take_name(len(name))
+        self._take_name(byte_length(name))
         self.report.new_adapters.append(name)
 
     def set_requests(self, pod: int, requests: int) -> None:
@@ -127,11 +128,15 @@ class ReportParts:
         self._room -= 1
         if self._room < 0:
             self._next_part()
+            self._room -= 1
 
     def _take_name(self, size: int) -> None:
+        self._room -= 1
         self._name_room -= size + 16
-        if self._name_room < 0:
+        if self._room < 0 or self._name_room < 0:
             self._next_part()
+            self._room -= 1
+            self._name_room -= size + 16
 
     def _next_part(self) -> None:
         part = self.report

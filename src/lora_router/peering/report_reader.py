@@ -32,6 +32,7 @@ from lora_router.peering.limits import (
     MAX_USED,
     MAX_WEIGHT,
     ROW_BYTES,
+    byte_length,
 )
 from lora_router.peering.pb.peering_pb2 import Held, Report
 from lora_router.peering.tables import HeldRow, PodKey, Tables
@@ -66,7 +67,7 @@ class ReportReader:
         self._shares: dict[str, PodShare] = {}
         """By pod name."""
         self._changed: set[int] = set()
-        """Pods that the parts of an unfinished report changed."""
+        """Pods that a part changed."""
         self._used: dict[str, UsedShare] = {}
         """What the parts of an unfinished report say of adapters that were used."""
         self._used_rows = 0
@@ -103,6 +104,7 @@ class ReportReader:
         self._apply_ejected(report)
         self._add_used(report)
         self._add_sent(report)
+        self._share_changed()
         if report.more_follows:
             self._part += 1
             if self._part >= MAX_PARTS:
@@ -182,7 +184,7 @@ class ReportReader:
     def _count_names(self, *names: str) -> None:
         tables = self._tables
         for name in names:
-            if len(name) > MAX_NAME_BYTES:
+            if byte_length(name) > MAX_NAME_BYTES:
                 raise ReportError("too-large", f"a name is longer than {MAX_NAME_BYTES}")
             # As memory: Python stores some characters in four bytes.
             tables.name_bytes += len(name) if name.isascii() else 4 * len(name)
@@ -275,7 +277,11 @@ class ReportReader:
             key = pods[position]
             self._sent[key.name] = SentShare((key.address, key.uid), milliseconds / 1000)
 
-    def _finish(self, report: Report) -> LedgerShare:
+    def _share_changed(self) -> None:
+        """Make the shares of the pods that a part changed.
+
+        With each part, so that the last one of a long report does not take longer than the others.
+        """
         tables, shares = self._tables, self._shares
         adapters = tables.adapters
         for position in self._changed:
@@ -289,7 +295,11 @@ class ReportReader:
                 del shares[key.name]
             if not counts:
                 tables.counts.pop(position, None)
-        self._changed = set()
+        self._changed.clear()
+
+    def _finish(self, report: Report) -> LedgerShare:
+        tables = self._tables
+        adapters = tables.adapters
         if len(report.acknowledged) != len(tables.routers):
             raise ReportError("malformed", "acknowledgements do not fit the table of routers")
         heard = dict(zip(tables.routers, report.acknowledged, strict=True))
@@ -305,13 +315,14 @@ class ReportReader:
             self._router,
             tables.number,
             self._every,
-            dict(shares),
+            dict(self._shares),
             held,
             heard,
             ejected,
             used,
             idle,
             sent,
+            may_load=not report.loads_no_adapters,
         )
 
     def _held(self, row: HeldRow, now_ms: int) -> HeldShare:

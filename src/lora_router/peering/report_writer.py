@@ -29,6 +29,7 @@ from lora_router.peering.limits import (
     MAX_ROUTERS,
     MAX_SENT_MS,
     REPORT_USED,
+    byte_length,
 )
 from lora_router.peering.report_parts import ReportParts
 from lora_router.peering.tables import HeldRow, PodKey, Tables
@@ -86,6 +87,7 @@ class ReportWriter:
         """
         tables = self._tables
         base, tables.number = tables.number, share.number
+        tables.may_load = share.may_load
         self._now_ms = int(now * 1000)
         parts = ReportParts(share.number, base, self._now_ms)
         self._report_requests(parts, share)
@@ -94,6 +96,7 @@ class ReportWriter:
         self._report_used(parts, share.used if base else self._idle_now())
         self._report_sent(parts, share.sent)
         self._report_acknowledged(parts, share)
+        parts.report.loads_no_adapters = not share.may_load
         return parts.finish()
 
     def complete(self) -> list[bytes]:
@@ -120,6 +123,7 @@ class ReportWriter:
                 # What is not in them was used by peers lately, which report it themselves.
                 parts.set_used(found, used, _each(idle), self._adapters)
         parts.report.acknowledged.extend(tables.acknowledged)
+        parts.report.loads_no_adapters = not tables.may_load
         return parts.finish()
 
     # What changed
@@ -281,7 +285,7 @@ class ReportWriter:
 
     def _has_room(self, *names: str) -> bool:
         try:
-            sizes = [len(name.encode()) for name in names]
+            sizes = [byte_length(name) for name in names]
         except UnicodeEncodeError:
             return False
         if max(sizes) > MAX_NAME_BYTES or not sizes[0]:

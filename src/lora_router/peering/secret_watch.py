@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from lora_router.log_limit import LogLimit
-from lora_router.peering.secret import Secret, SecretError, read_secret
+from lora_router.peering.secret import Secret, SecretError, read_secrets
 from lora_router.supervision import Supervisor
 from lora_router.threads import in_thread
 
@@ -40,7 +40,7 @@ class SecretWatch:
         while True:
             await asyncio.sleep(_SECONDS)
             try:
-                secret.use(await in_thread(lambda: read_secret(secret.path), "peer-secret"))
+                secret.use(*await in_thread(lambda: read_secrets(secret.path), "peer-secret"))
             except SecretError as error:
                 self._limit.log(
                     log, logging.WARNING, "secret", "%s; the last one stays in use", error

@@ -34,6 +34,7 @@ class Tables:
         "counts",
         "ejected",
         "held",
+        "may_load",
         "name_bytes",
         "number",
         "pods",
@@ -61,3 +62,5 @@ class Tables:
         """For each router, the number of its last report."""
         self.ejected: set[int] = set()
         """Pods."""
+        self.may_load = True
+        """Whether the router would load adapters."""

@@ -28,6 +28,7 @@ from lora_router.peering.limits import (
     PART_NAME_BYTES,
     WITHDRAWALS_BURST,
     WITHDRAWALS_PER_SECOND,
+    byte_length,
     is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import PeerMessage, Withdrawal
@@ -117,7 +118,7 @@ class Withdrawals:
         ended: dict[PodState, list[str]] = {}
         seconds = 0.0
         for each in message:
-            if len(each.adapter) > MAX_NAME_BYTES:
+            if byte_length(each.adapter) > MAX_NAME_BYTES:
                 raise ReportError("too-large", "a withdrawal has too long a name")
             state = self._keys.find(each.pod)
             if state is not None and (state, each.adapter) not in self._own:
@@ -202,7 +203,7 @@ def _parts(rows: Iterable[Withdrawal]) -> Iterator[list[Withdrawal]]:
     size = 0
     for row in rows:
         part.append(row)
-        size += len(row.adapter.encode())
+        size += byte_length(row.adapter)
         if len(part) >= MAX_WITHDRAWALS or size >= PART_NAME_BYTES:
             yield part
             part, size = [], 0

@@ -21,9 +21,10 @@ from lora_router.routing.agenda import PASSED_OVER, Agenda
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.joining import Joiners, Joining, Stragglers
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.question import Question
 from lora_router.routing.roll import Roll
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Line, Question, Queue
+from lora_router.routing.waiting_queue import Held, Line, Queue
 
 
 class Receptionist(Protocol):
@@ -150,7 +151,13 @@ class Asking:
         if line.stale:
             question = next(iter(line.queues)).question
             taken = line.candidates.looks_to_find
+            others = line.queues if line.is_mixed else ()
             self._lines.renew(line, self._receptionist.candidates_for(question))
+            if others:
+                # What leaves them the same pods may leave them different ones now.
+                self.resettle(others)
+                self._resettling.lines[line] = None
+                return taken
         if line.any_change:
             return taken + self._begin_sweep(line, steps - taken)
         return taken + self._ask_first(line, steps - taken)

@@ -53,6 +53,14 @@ class DeclaredNames(Protocol):
     def want(self, model: str) -> None:
         """Have an adapter loaded for which a request waits, or waited in vain."""
 
+    def declared_instead(self, model: str) -> str | None:
+        """Return the name under which pods list the declared version of an adapter.
+
+        Args:
+            model: The name of another version, which is declared no longer. If it is anything else,
+                the answer is ``None``.
+        """
+
     def other_versions(self, model: str) -> Collection[str]:
         """Return the names under which pods list other versions of an adapter.
 

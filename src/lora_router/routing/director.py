@@ -35,13 +35,14 @@ from lora_router.routing.overfull_pods import OverfullPods
 from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.prompt_readers import PromptReaders
+from lora_router.routing.question import Question
 from lora_router.routing.reception import Reception
 from lora_router.routing.recollection import Recollection
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.second_look import UNKNOWN, SecondLook
 from lora_router.routing.sticky import StickyRouting
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 
 PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
 """Used in place of an algorithm's name for requests that name no model."""
@@ -118,6 +119,7 @@ class Director:
         """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.scraped.subscribe(self.reception.pod_room.scraped)
+        self.reception.pod_room.on_old = self._room.reported
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
         if getattr(self._default, "keeps_slots", False):
@@ -155,7 +157,7 @@ class Director:
 
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return the adapters for which requests are held, as reported to peers."""
-        return self.reception.held_adapters()
+        return self.reception.held_adapters.shares(self.clock.now())
 
     def route(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
@@ -193,6 +195,8 @@ class Director:
     ) -> Routed | Refused | Held:
         """Count the refusal of an unknown model, under the algorithm that was asked for."""
         if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
+            if self.names.looks_again:
+                outcome = self.second_look.final(outcome)
             return self._recorder.refused(query.strategy or self._default.name, outcome)
         return outcome
 
@@ -364,10 +368,12 @@ class Director:
     def drain(self, seconds: float) -> None:
         """Decide all waiting requests within some seconds, because the router stops."""
         self.reception.drain(seconds)
+        self.second_look.drain(seconds)
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
-        self.reception.pod_room.forget(states)
+        gone = [state for state in states if self._fleet.get(state.pod.name) is not state]
+        self.reception.pod_room.pods_changed(states, gone)
         if not self._room.held:
             return
         catalogs = self._fleet.catalogs()

@@ -1,8 +1,9 @@
 """How long a request that comes now will probably wait.
 
 - For a slot: as many turns of its line as queues are served before it (``pace``), here and at
-  peers, because routers share the slots. A request whose queue waits already leaves with that. If
-  its adapter waits only at a peer, it is served with that.
+  peers, because routers share the slots. A request whose adapter waits already leaves with the
+  first queue of it that does, whoever asks: when that was expected as it came, or once that time
+  has passed, by its place in line. If its adapter waits only at a peer, it is served with that.
 - For room on a pod: as many as there are requests before it, in its line, or, if its adapter has a
   slot on a pod without room, in its queue.
 - Nobody knows, if nobody waits, if too few were served lately, or if a slot would be closed for the
@@ -12,7 +13,9 @@
   empty. Otherwise all requests of a hot adapter would wait for that long after a start.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain, islice
 from typing import NamedTuple
 
 from lora_router.clock import Clock
@@ -25,10 +28,14 @@ from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pace import Pace
 from lora_router.routing.priorities import within_bounds
-from lora_router.routing.refused_early import RefusedEarly
-from lora_router.routing.turns_of_tenants import TurnsOfTenants
+from lora_router.routing.question import WHO_ASKS, Question
+from lora_router.routing.roll import Roll
+from lora_router.routing.turns_of_tenants import Turns
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Line, Queue
+
+_COMPARED = 8
+"""How many queues of an adapter are compared, the first ones. Each tenant and priority has one."""
 
 
 class _Ahead(NamedTuple):
@@ -52,18 +59,18 @@ class ExpectedWaits:
 
     def __init__(
         self,
-        queues: Mapping[Question, Queue],
+        roll: Roll,
         lines: Lines,
         overload: Overload,
         clock: Clock,
-        turns: TurnsOfTenants,
+        turns: Turns,
         slots: ClosedSlots,
         at_peers: WaitingAtPeers,
     ) -> None:
         self._slots = slots
         self._at_peers = at_peers
         self._turns = turns
-        self._queues = queues
+        self._roll = roll
         self.on_refused: Callable[[str, float, int], None] = _ignore
         """Called with an adapter that is refused a slot early, how long it would wait for one, in
         seconds, and the priority. Not called again while it counts, unless the priority is
@@ -83,21 +90,76 @@ class ExpectedWaits:
         now = self._clock.now()
         if hold.wakes_on is WakesOn.ROOM:
             return self._for_room(question, candidates, now)
-        queue = self._queues.get(question)
+        queue = self._roll.queues.get(question)
+        if queue is not None and hold.reason == NO_ROOM:
+            seconds = queue.pace.seconds_for(len(queue.requests), now)
+            retry = queue.pace.retry_seconds(len(queue.requests), now)
+            overrun = None if queue.line is None else queue.line.pace.overrun
+            return ExpectedWait(seconds, overrun, priority=question.priority, retry=retry)
+        wait = None if hold.reason == NO_ROOM else self._with_its_adapter(question, queue, now)
+        if queue is not None and wait is not None:
+            return wait
+        own = self._by_place(question, queue, candidates, now)
+        if wait is None or own.seconds is None:
+            return own
+        return wait if wait.seconds is None or wait.seconds < own.seconds else _alone(own)
+
+    def _with_its_adapter(
+        self, question: Question, queue: Queue | None, now: float
+    ) -> ExpectedWait | None:
+        """Return the wait of a request whose adapter waits already; ``None``: that is not known.
+
+        When one queue of the adapter gets a slot, the others follow. So a request of a higher
+        priority waits for no longer than one of a lower priority that came before.
+
+        Args:
+            question: What is asked.
+            queue: The queue that asks the same; ``None``: there is none.
+            now: The time.
+        """
+        found: ExpectedWait | None = None
+        with closing(self._roll.in_order(question.model).in_turn()) as in_turn:
+            first = [] if queue is None else [queue]
+            for each in chain(first, islice(in_turn, _COMPARED)):
+                if each.question[:WHO_ASKS] != question[:WHO_ASKS] or each.expected_at is None:
+                    continue
+                if each.hold.wakes_on is WakesOn.ROOM or each.hold.reason == NO_ROOM:
+                    continue
+                wait = self._of_queue(each, each.expected_at, now)
+                if wait.seconds is None:
+                    return wait
+                if found is None or wait.seconds < (found.seconds or 0.0):
+                    found = wait
+        return found
+
+    def _of_queue(self, queue: Queue, expected_at: float, now: float) -> ExpectedWait:
+        """Return how long the first request of a queue waits from now on."""
+        line = queue.line
+        if line is None:
+            return UNKNOWN
+        if expected_at > now:
+            return ExpectedWait(expected_at - now, loading=line.pace.loading)
+        # Grants stand still, or others were served before it.
+        ahead = self._ahead(queue.question, line.before(queue), queue.bases)
+        slots = line.candidates.load().slots
+        if ahead is None or ahead.number < self._overload.most_closed(slots):
+            return UNKNOWN
+        seconds = line.pace.retry_seconds(ahead.everywhere, now, ahead.here)
+        return ExpectedWait(seconds, loading=line.pace.loading)
+
+    def _by_place(
+        self, question: Question, queue: Queue | None, candidates: Candidates, now: float
+    ) -> ExpectedWait:
+        """Return the wait for a slot of a request, by how many are served before it."""
         if queue is None:
             line = self._lines.find(question.algorithm, candidates, for_room=False)
         else:
             line = queue.line
-            if hold.reason == NO_ROOM:
-                seconds = queue.pace.seconds_for(len(queue.requests), now)
-                overrun = None if line is None else line.pace.overrun
-                return ExpectedWait(seconds, overrun, priority=question.priority)
-            if queue.expected_at is not None:
-                return ExpectedWait(max(0.0, queue.expected_at - now))
         pace = self._lines.pace_of(question.algorithm, candidates) if line is None else line.pace
         own = None
         if line is not None:
-            own = line.ahead_of(question, self._turns.peek(question.tenant)) - (queue is not None)
+            turn = self._turn(question, line, candidates)
+            own = line.ahead_of(question, turn) - (queue is not None)
         ahead = self._ahead(question, own, candidates.base_models)
         if pace is None or ahead is None:
             return UNKNOWN
@@ -109,29 +171,43 @@ class ExpectedWaits:
         if ahead.number < self._overload.most_closed(candidates.load().slots):
             return UNKNOWN
         if ahead.waits_at_peer:
-            return ExpectedWait(seconds)
+            return ExpectedWait(seconds, loading=pace.loading)
         priority, tenant, refused = question.priority, question.tenant, pace.overrun.refused
         if not tenant or line is None:
             here = ahead.here + refused.count(now, priority)
             unrefused = pace.seconds_for(ahead.everywhere, now, here)
-            return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority)
-        unrefused, alone = (
-            pace.seconds_for(-1, now, line.ahead_of(question, turn) + 1 + before)
-            for turn, before in self._rounds(question, refused, now)
+            retry = pace.retry_seconds(ahead.everywhere, now, here)
+            return ExpectedWait(
+                seconds, pace.overrun, unrefused, pace.loading, priority, retry=retry
+            )
+        of_tenant, of_one = (
+            line.ahead_of(question, turn) + 1 + before
+            for turn, before in self._rounds(question, line, candidates, now)
         )
-        return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority, tenant, alone)
+        unrefused = pace.seconds_for(-1, now, of_tenant)
+        alone = pace.seconds_for(-1, now, of_one)
+        retry = pace.retry_seconds(-1, now, of_tenant)
+        return ExpectedWait(
+            seconds, pace.overrun, unrefused, pace.loading, priority, tenant, alone, retry
+        )
+
+    def _turn(self, question: Question, line: Line, candidates: Candidates) -> int:
+        """Return the round of a request that comes to a line now."""
+        turns = self._turns.of(candidates.base_models, question.priority)
+        return turns.peek(question.tenant, line.rounds.current(turns))
 
     def _rounds(
-        self, question: Question, refused: RefusedEarly, now: float
+        self, question: Question, line: Line, candidates: Candidates, now: float
     ) -> Iterator[tuple[int, int]]:
         """Yield the round of a tenant's request, and how many that were refused are before it.
 
         First that of the request, and then as if it was the only one of its tenant.
         """
-        priority, tenant = question.priority, question.tenant
-        own = refused.of_tenant(priority, tenant)
-        yield self._turns.peek(tenant), refused.count(now, priority, own + 1)
-        yield self._turns.current, refused.count(now, priority, 1)
+        priority, refused = question.priority, line.pace.overrun.refused
+        own = refused.of_tenant(priority, question.tenant)
+        yield self._turn(question, line, candidates), refused.count(now, priority, own + 1)
+        turns = self._turns.of(candidates.base_models, priority)
+        yield line.rounds.current(turns), refused.count(now, priority, 1)
 
     def _ahead(self, question: Question, own: int | None, bases: BaseModels) -> "_Ahead | None":
         """Return how many get a slot before a request; ``None``: nobody waits for one.
@@ -156,18 +232,23 @@ class ExpectedWaits:
         line = self._lines.find(question.algorithm, candidates, for_room=True)
         if line is None:
             return UNKNOWN
-        queue = self._queues.get(question)
+        queue = self._roll.queues.get(question)
         own = 0 if queue is None else len(queue.requests)
-        ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
+        ahead = line.ahead_of(question, self._turn(question, line, candidates), own)
         pace, overrun, refused = line.pace, line.pace.overrun, line.pace.overrun.refused
         seconds, priority, tenant = pace.seconds_for(ahead, now), question.priority, question.tenant
         if not tenant:
-            unrefused = pace.seconds_for(ahead, now, refused.count(now, priority))
-            return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority)
-        (_, before), (turn, before_one) = self._rounds(question, refused, now)
+            before = refused.count(now, priority)
+            unrefused = pace.seconds_for(ahead, now, before)
+            retry = pace.retry_seconds(ahead, now, before)
+            return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority, retry=retry)
+        (_, before), (turn, before_one) = self._rounds(question, line, candidates, now)
         unrefused = pace.seconds_for(ahead, now, before)
+        retry = pace.retry_seconds(ahead, now, before)
         alone = pace.seconds_for(line.ahead_of(question, turn), now, before_one)
-        return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority, tenant, alone)
+        return ExpectedWait(
+            seconds, overrun, unrefused, pace.loading, priority, tenant, alone, retry
+        )
 
     def _while_emptied(
         self, question: Question, pace: Pace, ahead: int, candidates: Candidates
@@ -233,13 +314,20 @@ class ExpectedWaits:
         if queue.line is None:
             return
         queue.pace.granted(now)
-        self._turns.served(queue.turn)
+        queue.line.rounds.served(queue.turns, queue.turn)
         if queue.line.for_room or not queue.granted:
             queue.granted = True
             queue.line.pace.granted(now, loading)
         if queue.line.for_room and len(queue.requests) > 1:
-            queue.turn = self._turns.next(queue.question.tenant)
+            tenant, turns = queue.question.tenant, queue.turns
+            turns.leave(tenant)
+            queue.turn = turns.next(tenant, queue.line.rounds.current(turns))
             queue.turn_is_served = False
+
+
+def _alone(wait: ExpectedWait) -> ExpectedWait:
+    """Return the wait of a request that takes no turn of its own, so that it is no overload."""
+    return ExpectedWait(wait.seconds, loading=wait.loading, retry=wait.retry)
 
 
 def _ignore(_adapter: str, _seconds: float, _priority: int) -> None:

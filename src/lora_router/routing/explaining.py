@@ -25,10 +25,10 @@ from lora_router.routing.looks import PLACES, place_of
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, Special
 from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.priorities import DEFAULT, Priorities
+from lora_router.routing.question import Question
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import UNKNOWN
-from lora_router.routing.waiting_queue import Question
 
 MAX_SIGHTS = 32
 """Candidates whose costs are told. Of more, those that the algorithm inspected first."""
@@ -161,8 +161,7 @@ class Explainer:
             refused = parts.reception.finder.why_nobody_serves(model)
             if refused.refusal in UNKNOWN:
                 if not parts.names.is_unlisted(model):
-                    looks = "the lists of all pods are read once more first"
-                    _refuse(found, refused, looks if parts.names.looks_again else "")
+                    _refuse(found, refused, self._second_look())
                     return
                 refused = Refused(Refusal.NO_READY_POD, model=model)
         elif serving.excluded:
@@ -175,6 +174,13 @@ class Explainer:
             _refuse(found, refused)
         else:
             self._ask(found, algorithm, serving)
+
+    def _second_look(self) -> str:
+        """Return whether the lists of the pods are read again for an unknown model."""
+        if not self._parts.names.looks_again:
+            return ""
+        first = self._parts.reception.max_hold_seconds > 0
+        return "the lists of all pods are read once more " + ("first" if first else "meanwhile")
 
     def _ask(self, found: Explained, algorithm: Algorithm, serving: ModelPods) -> None:
         parts, query = self._parts, found.query
@@ -222,10 +228,7 @@ class Explainer:
             refused = reception.shed(question.model, wait, hold)
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
                 _refuse(found, refused)
-        elif not reception.room.lines.may_take(question.algorithm, candidates) or (
-            reception.room.roll.is_full(question.model)
-            and reception.room.roll.last_of_lowest_priority(question) is None
-        ):
+        elif reception.room.displaced_by(question, candidates) is None:
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:
             found.answer, found.reason = "hold", hold.reason

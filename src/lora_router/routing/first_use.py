@@ -12,9 +12,10 @@ from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.declared_names import DeclaredName
 from lora_router.routing.model_names import ModelNames
 from lora_router.routing.outcome import Outcome, Recorder, Routed
+from lora_router.routing.question import Question
 from lora_router.routing.reception import NO_CANDIDATES, Reception
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 
 
 class FirstUse:
@@ -58,8 +59,7 @@ class FirstUse:
                 outcome = self._refused(
                     question, request, _not_loaded(declared, "requests do not wait for it")
                 )
-            if self._names.declared is not None:
-                self._names.declared.want(question.model)
+            self._names.want(question.model)
             return outcome
         if refused.refusal is Refusal.MODELS_UNKNOWN:
             return refused

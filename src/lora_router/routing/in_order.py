@@ -21,6 +21,8 @@ class Placed(Protocol):
 
 
 _Thing = TypeVar("_Thing", bound=Placed)
+_Entry = tuple[Place, int, _Thing]
+"""The second item tells things apart that have been at the same place."""
 
 
 class InOrder(Generic[_Thing]):
@@ -34,7 +36,7 @@ class InOrder(Generic[_Thing]):
 
     def __init__(self) -> None:
         self._places: dict[_Thing, Place] = {}
-        self._heap: list[tuple[Place, _Thing]] = []
+        self._heap: list[_Entry[_Thing]] = []
 
     def __len__(self) -> int:
         return len(self._places)
@@ -60,9 +62,9 @@ class InOrder(Generic[_Thing]):
         if self._places.get(thing) == place:
             return
         self._places[thing] = place
-        heappush(self._heap, (place, thing))
+        heappush(self._heap, (place, id(thing), thing))
         if len(self._heap) > 2 * len(self._places) + _SLACK:
-            self._heap = [(at, each) for each, at in self._places.items()]
+            self._heap = [(at, id(each), each) for each, at in self._places.items()]
             heapify(self._heap)
 
     def remove(self, thing: _Thing) -> None:
@@ -74,24 +76,24 @@ class InOrder(Generic[_Thing]):
         heap = self._heap
         while heap and not self._stands(heap[0]):
             heappop(heap)
-        return heap[0] if heap else None
+        return (heap[0][0], heap[0][2]) if heap else None
 
     def in_turn(self) -> Generator[_Thing, None, None]:
         """Yield each, the first one first. What was yielded may change its place, or leave.
 
         Close the iterator, so that what stays keeps its place.
         """
-        seen: list[tuple[Place, _Thing]] = []
+        seen: list[_Entry[_Thing]] = []
         try:
             while self._heap:
                 entry = heappop(self._heap)
                 if self._stands(entry):
                     seen.append(entry)
-                    yield entry[1]
+                    yield entry[2]
         finally:
             for entry in seen:
                 if self._stands(entry):
                     heappush(self._heap, entry)
 
-    def _stands(self, entry: tuple[Place, _Thing]) -> bool:
-        return self._places.get(entry[1]) == entry[0]
+    def _stands(self, entry: _Entry[_Thing]) -> bool:
+        return self._places.get(entry[2]) == entry[0]

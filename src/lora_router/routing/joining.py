@@ -1,8 +1,9 @@
 """Asks for the requests that may go to a pod other than into a free slot of it.
 
-They are those of adapters that are in flight there, which need no further slot, and those that wait
-for room there. They compete for the same room, so they are asked in one order, that of the places
-of their queues.
+They are those of adapters that are in flight there, which need no further slot, those that wait for
+room there, and those that have their home there (``homes``), for which the pod may have room
+although it has none for others. They compete for the same room, so they are asked in one order,
+that of the places of their queues.
 
 Each tenant, priority and filter has a queue of its own, so thousands of queues may wait for one
 adapter. Therefore each is asked only after the one before it was, and only while the pod takes
@@ -14,7 +15,7 @@ Queues whose filter or subset excludes the pod are not asked.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from heapq import merge
@@ -60,9 +61,9 @@ class Stragglers:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The queues of one adapter, or of one line."""
+    """The queues of one adapter, or of one line, or (``None``) of those that are at home there."""
 
-    of: str | Line
+    of: str | Line | None
     held: int = 0
     """How many were asked in vain."""
     not_asked: int = 0
@@ -122,7 +123,7 @@ class Joiners:
     def wake(
         self, pod: PodState | None, adapters: Iterable[str], lines: Iterable[Line] = ()
     ) -> None:
-        """Ask for those that may join a pod.
+        """Ask for those that may join a pod, and for those that have their home there.
 
         Args:
             pod: The pod; ``None``: it is not known.
@@ -131,7 +132,7 @@ class Joiners:
         """
         found = dict.fromkeys(each for each in adapters if each in self._roll.models)
         of_room = dict.fromkeys(lines)
-        if not found and not of_room:
+        if not found and not of_room and pod not in self._roll.homes:
             return
         joining = self._due.get(pod)
         if joining is None:
@@ -172,6 +173,8 @@ class Joiners:
         pod, asked = joining.pod, 0
         groups = [_Group(each) for each in joining.lines]
         groups += [_Group(each) for each in joining.adapters]
+        if pod in self._roll.homes:
+            groups.append(_Group(None))
         left: list[_Group] = []
         with ExitStack() as stack:
             for _, group, queue in merge(
@@ -218,6 +221,8 @@ class Joiners:
                 return queue.first_for(pod)
             group.is_over = True
             joining.lines.pop(line, None)
+        elif line is None:
+            return None if pod is None else queue.first_at_home(pod)
         elif queue.line not in joining.lines and _may_go_to(pod, queue):
             return queue.first
         else:
@@ -225,7 +230,7 @@ class Joiners:
         return None
 
     def _ask_for(self, first: Held, group: _Group, queue: Queue, steps: int) -> int:
-        if isinstance(group.of, Line):
+        if not isinstance(group.of, str):
             asked = queue.steps
             is_held = self._asker.ask(first)
         else:
@@ -240,6 +245,8 @@ class Joiners:
         of = group.of
         if isinstance(of, Line):
             turns = stack.enter_context(closing(of.in_order_for(pod, self._clock.now())))
+        elif of is None:
+            turns = stack.enter_context(closing(self._at_home(pod)))
         else:
             queues = stack.enter_context(closing(self._roll.in_order(of).in_turn()))
             turns = ((queue.place, queue) for queue in queues)
@@ -247,6 +254,19 @@ class Joiners:
             if group.is_passed or group.is_over:
                 return
             yield place, group, queue
+
+    def _at_home(self, pod: PodState | None) -> Generator[tuple[Place, Queue], None, None]:
+        """Yield the queues that have requests at home on a pod, with the places of these."""
+        if pod is None:
+            return
+        at_home = self._roll.homes.on(pod)
+        with closing(at_home.in_turn()) as those:
+            for each in those:
+                place = each.place
+                if at_home.place_of(each) != place:
+                    at_home.put(each)  # It has its turn later.
+                else:
+                    yield place, each.queue
 
     def _ask_all(self, queue: Queue, steps: int) -> int:
         """Ask for the requests of a queue until one is held: those of an adapter leave together."""

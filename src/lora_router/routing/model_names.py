@@ -114,6 +114,15 @@ class ModelNames:
         """Return the declared adapter that pods are asked for by a name, or ``None``."""
         return None if self.declared is None else self.declared.find(model)
 
+    def want(self, model: str) -> None:
+        """Have an adapter loaded for which a request waits, if it is declared."""
+        if self.declared is not None:
+            self.declared.want(model)
+
+    def declared_instead(self, model: str) -> str | None:
+        """Return the name of the declared version of an adapter, by that of an older one."""
+        return None if self.declared is None else self.declared.declared_instead(model)
+
     def listed(self, model: str) -> ModelPods:
         """Return the pods that serve a name, as lists of models show it: an alias is its target."""
         for target in self.rewrites.targets(model):

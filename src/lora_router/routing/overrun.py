@@ -102,7 +102,8 @@ class ExpectedWait:
     seconds: float | None = None
     """``None``: nobody knows."""
     overrun: Overrun | None = None
-    """That of the line in which it would wait."""
+    """That of the line in which it would wait. ``None``: it is nobody's delay, because it would
+    leave together with others."""
     unrefused: float | None = None
     """How long it would wait if nobody had been refused lately. ``None``: as above."""
     loading: float = 0.0
@@ -113,6 +114,9 @@ class ExpectedWait:
     """Whose it is; 0: nobody's in particular."""
     alone: float | None = None
     """The same as ``unrefused``, if its tenant had no other request. ``None``: as that."""
+    retry: float | None = None
+    """The same as ``unrefused``, if the pods stand still or did lately, and go on at their usual
+    pace then. ``None``: as that."""
 
     def is_too_long(self, overload: Overload, reason: str, now: float) -> bool:
         """Return whether a request is refused because of it.
@@ -127,12 +131,11 @@ class ExpectedWait:
     def longest(self, overload: Overload, reason: str, now: float) -> float:
         """Return the longest expected wait of a request that is not refused now, in seconds."""
         usual = overload.longest_wait(reason)
-        if self.overrun is None:
-            return BURST_FACTOR * usual
-        tau = overload.burst_seconds
-        pressure = self.overrun.pressure(self.priority, self.tenant, now, tau)
-        if pressure > self._overloaded_from(usual):
-            return LASTING_SHARE * usual
+        if self.overrun is not None:
+            tau = overload.burst_seconds
+            pressure = self.overrun.pressure(self.priority, self.tenant, now, tau)
+            if pressure > self._overloaded_from(usual):
+                return LASTING_SHARE * usual
         return (COLD_BURST_FACTOR if self._is_cold else BURST_FACTOR) * usual
 
     @property
@@ -147,6 +150,11 @@ class ExpectedWait:
     def if_none_refused(self) -> float:
         """How long it would wait if nobody had been refused lately; 0: nobody knows."""
         return (self.seconds or 0.0) if self.unrefused is None else self.unrefused
+
+    @property
+    def retry_seconds(self) -> float:
+        """After what time a request that is refused is served if it comes again."""
+        return self.if_none_refused if self.retry is None else self.retry
 
     def note(self, overload: Overload, reason: str, now: float) -> None:
         """Record it, with the reason of the hold."""

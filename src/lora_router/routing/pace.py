@@ -13,6 +13,13 @@ _SECONDS = 10.0
 makes estimates steadier."""
 _FEWEST = 5
 """The number of grants from which a pace is known."""
+_LAST_GRANTS = 32
+"""Over how many grants the usual time between two of them is averaged."""
+_STALL_FACTOR = 10.0
+"""A time between two grants counts as this times the usual one at most. With a lower value, it
+takes longer until a slower pace is noticed. With a higher value, a stall is taken for one."""
+_LEAST_SECONDS = 0.01
+"""Added to the most that such a time counts, because several may be granted at once."""
 
 
 class Pace:
@@ -20,6 +27,8 @@ class Pace:
 
     __slots__ = (
         "_at",
+        "_gap",
+        "_granted_at",
         "_grants",
         "_known_after",
         "_loading",
@@ -45,6 +54,10 @@ class Pace:
         self._own_grants = 0.0
         self._loading = 0.0
         self._waited = 0.0
+        self._gap: float | None = None
+        """The usual time between two grants, here or at peers."""
+        self._granted_at = 0.0
+        """How long somebody had waited at the last grant."""
         self.overrun = Overrun()
         """How long requests would wait if none had been refused."""
         self.total = 0
@@ -73,6 +86,7 @@ class Pace:
         """
         self._peers_wait = peers_wait
         self._go_on(now)
+        self._note_gap(granted)
         self._grants += granted
         self.total += granted
 
@@ -93,6 +107,7 @@ class Pace:
             loading: Seconds that loading its adapter takes.
         """
         self._pass(now)
+        self._note_gap(1)
         self._grants += 1.0
         self._own_grants += 1.0
         self._loading += loading
@@ -113,6 +128,36 @@ class Pace:
         counted = -_SECONDS * math.expm1(-self._waited / _SECONDS)
         seconds = (ahead + 1) * counted / max(self._grants, 0.5)
         return seconds + own * counted / max(self._own_grants, 0.5) if own else seconds
+
+    def retry_seconds(self, ahead: int, now: float, own: int = 0) -> float | None:
+        """Return after what time one would be served that comes again; ``None``: nobody knows yet.
+
+        It differs from ``seconds_for`` if grants stand still, or did lately. The time that they
+        have stood still is expected to pass once more, not once more for each one before it.
+
+        Args:
+            ahead: As in ``seconds_for``.
+            now: The time.
+            own: As there.
+        """
+        seconds = self.seconds_for(ahead, now, own)
+        if seconds is None or self._gap is None or not self._own_grants:
+            return seconds
+        standing = self._waited - self._granted_at
+        of_own = self._gap * self._grants / self._own_grants
+        return min(seconds, standing + (ahead + 1) * self._gap + own * of_own)
+
+    def _note_gap(self, granted: int) -> None:
+        """Average the time between two grants."""
+        if not granted:
+            return
+        gap, self._granted_at = (self._waited - self._granted_at) / granted, self._waited
+        usual = self._gap
+        if usual is None:
+            self._gap = gap
+            return
+        share = min(1.0, granted / min(self.total + granted, _LAST_GRANTS))
+        self._gap = usual + share * (min(gap, _STALL_FACTOR * usual + _LEAST_SECONDS) - usual)
 
     def _pass(self, now: float) -> None:
         if self._at is None:

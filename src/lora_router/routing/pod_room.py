@@ -20,6 +20,7 @@ neither.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
+from lora_router.clock import Clock, Timer
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.candidates import Candidates
@@ -29,6 +30,8 @@ from lora_router.routing.token_room import TokenRoom
 
 _OLD_SECONDS = 5.0
 """A scrape that is older shows nothing."""
+_OLD_AT_ONCE = 64
+"""How many pods are looked at in one go whose scrapes are old. If scraping stops, it is all."""
 _STEP_SECONDS = 2.0
 """A pod is full if requests waited at each scrape for this long. A request that arrives within a
 step waits for its end on every pod, and with long prompts a step takes some tenths of a second."""
@@ -65,20 +68,29 @@ class Rooms(Protocol):
 class PodRoom:
     """The room on the pods of one fleet."""
 
-    def __init__(self, overload: Overload) -> None:
+    def __init__(self, overload: Overload, clock: Clock) -> None:
+        """Create it without any limit that is learned.
+
+        Args:
+            overload: What the settings allow.
+            clock: The time.
+        """
+        self._clock = clock
+        self.on_old: Callable[[Collection[PodState]], None] = _nothing
+        """Called with pods that may have room again, because their last scrape shows nothing."""
         self._limit = overload.max_requests_per_pod
         self._sheds = overload.sheds
         longest = overload.max_seconds_per_token
         self._tokens = None if longest is None else TokenRoom(longest)
         self._queued: dict[PodView, float] = {}
         """The pods on which requests waited, with the requests that may be in flight there."""
-        self._waits_since: dict[PodView, float] = {}
-        """The pods on which requests waited at each scrape since a time."""
+        self._waits_since: dict[PodView, tuple[float, float]] = {}
+        """The pods on which requests waited at each scrape since a time, and until the last one."""
         self._old_at: dict[PodState, float] = {}
         """When their last scrape shows nothing any more, of pods on which requests waited, the
         first one first."""
-        self._now = 0.0
-        """The time of the last question."""
+        self._timer: Timer | None = None
+        """Due when the first of them is."""
         self._roomy: dict[bool, RoomyPods] = {}
         """The pods of a large fleet that have room, by whether requests that wait on pods count."""
 
@@ -105,6 +117,27 @@ class PodRoom:
                 self._old_at.pop(state, None)
                 self._old_at[state] = state.metrics.scraped_at + _OLD_SECONDS
         self._look(states)
+        self._await_the_first()
+
+    def _await_the_first(self) -> None:
+        """Wait until the first pod's last scrape shows nothing any more."""
+        if self._old_at and self._timer is None:
+            seconds = next(iter(self._old_at.values())) - self._clock.now()
+            self._timer = self._clock.call_later(max(0.0, seconds), self._are_old)
+
+    def _are_old(self) -> None:
+        self._timer, now = None, self._clock.now()
+        old: list[PodState] = []
+        while self._old_at and len(old) < _OLD_AT_ONCE:
+            state, at = next(iter(self._old_at.items()))
+            if at > now:
+                break
+            del self._old_at[state]
+            old.append(state)
+        self._await_the_first()
+        if old:
+            self._look(old)
+            self.on_old(old)
 
     def _learn(self, states: Iterable[PodState]) -> None:
         for state in states:
@@ -119,8 +152,12 @@ class PodRoom:
                 if metrics.waiting > (deferred or 0.0) and (
                     is_queued or state.work.loads_end <= metrics.scraped_at
                 ):
-                    since = self._waits_since.setdefault(state, metrics.scraped_at)
-                    if metrics.scraped_at - since >= _STEP_SECONDS or is_queued:
+                    at = metrics.scraped_at
+                    since, last = self._waits_since.get(state, (at, at))
+                    if at - last > _OLD_SECONDS:
+                        since = at  # Nobody knows what was in between.
+                    self._waits_since[state] = since, at
+                    if at - since >= _STEP_SECONDS or is_queued:
                         self._queued[state] = metrics.running or 0.0
                     continue
             self._waits_since.pop(state, None)
@@ -132,11 +169,19 @@ class PodRoom:
             else:
                 self._queued[state] = _GROWTH * most + 1.0
 
-    def forget(self, states: Collection[PodState]) -> None:
-        """Forget pods that may have left."""
+    def pods_changed(self, states: Collection[PodState], gone: Collection[PodState]) -> None:
+        """Look at pods that changed, and forget those that have left.
+
+        What is known of the others stays, whether they are ready or not: their labels, their health
+        or their adapters changed, and not how many requests they can have.
+
+        Args:
+            states: The pods.
+            gone: Those of them that have left.
+        """
         if self._tokens is not None:
-            self._tokens.forget(states)
-        for state in states:
+            self._tokens.forget(gone)
+        for state in gone:
             self._queued.pop(state, None)
             self._waits_since.pop(state, None)
             self._old_at.pop(state, None)
@@ -184,7 +229,7 @@ class PodRoom:
         if not queued_too or pod not in self._queued:
             return False
         metrics = pod.metrics
-        if metrics is None or now - metrics.scraped_at > _OLD_SECONDS:
+        if metrics is None or now >= metrics.scraped_at + _OLD_SECONDS:
             return False
         return _load(pod) >= stretch * self._queued[pod]
 
@@ -195,29 +240,23 @@ class PodRoom:
         pods = [pod for pod in candidates if not self.is_full(pod, now, queued_too=queued_too)]
         return candidates.some(pods) if pods else None
 
-    def roomy(self, index: FleetIndex, now: float, *, queued_too: bool) -> RoomyPods:
+    def roomy(self, index: FleetIndex, *, queued_too: bool) -> RoomyPods:
         """Return the pods of a large fleet that have room, without a look at each.
 
         Args:
             index: The fleet's index.
-            now: The time.
             queued_too: Whether requests that wait on pods count.
         """
-        self._now = now
         roomy = self._roomy.get(queued_too)
         if roomy is None:
             is_full: Callable[[PodState], bool] = (
-                self._is_full_by_then if queued_too else self.is_at_limit
+                self._is_full_now if queued_too else self.is_at_limit
             )
             roomy = self._roomy[queued_too] = RoomyPods(index, is_full)
-        while self._old_at and next(iter(self._old_at.values())) < now:
-            state = next(iter(self._old_at))
-            del self._old_at[state]
-            self._look((state,))
         return roomy
 
-    def _is_full_by_then(self, pod: PodView) -> bool:
-        return self.is_full(pod, self._now, queued_too=True)
+    def _is_full_now(self, pod: PodView) -> bool:
+        return self.is_full(pod, self._clock.now(), queued_too=True)
 
     def _look(self, states: Iterable[PodState]) -> None:
         for roomy in self._roomy.values():
@@ -226,3 +265,7 @@ class PodRoom:
 
 def _load(pod: PodView) -> int:
     return pod.in_flight + pod.beliefs.foreign_requests
+
+
+def _nothing(_pods: Collection[PodState]) -> None:
+    """Do nothing."""

@@ -14,7 +14,6 @@ from msgspec import structs
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.algorithm_rooms import AlgorithmRooms
 from lora_router.routing.answer_check import AlgorithmCaller
@@ -22,17 +21,18 @@ from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.declared_names import FIRST_USE
 from lora_router.routing.fallback import Fallbacks
-from lora_router.routing.held_adapters import held_adapters
+from lora_router.routing.held_adapters import HeldAdapters
 from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.overload import Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pod_room import PodRoom
+from lora_router.routing.question import Question
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.room_asking import RoomAsking
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 from lora_router.routing.waiting_room import WaitingRoom
 
 log = logging.getLogger("lora_router.routing")
@@ -59,7 +59,7 @@ class Reception:
         limits: Limits,
         overload: Overload,
     ) -> None:
-        self.pod_room = PodRoom(overload)
+        self.pod_room = PodRoom(overload, clock)
         """Which pods have room, apart from slots."""
         self.rooms = AlgorithmRooms(self.pod_room, fleet, clock)
         """The same for the requests of each algorithm."""
@@ -72,6 +72,8 @@ class Reception:
             max_hold_seconds,
             self.rooms,
         )
+        self.held_adapters = HeldAdapters(self.room)
+        """The adapters for which requests are held, as reported to peers."""
         self._overload = overload
         self.finder = CandidateFinder(fleet, self.room)
         self.max_hold_seconds = max_hold_seconds
@@ -103,10 +105,6 @@ class Reception:
         if seconds > 0:
             self.first_use = Hold(FIRST_USE, seconds)
 
-    def held_adapters(self) -> dict[str, HeldShare]:
-        """Return the adapters for which requests are held, as reported to peers."""
-        return held_adapters(self.room, self._clock.now())
-
     def admit(
         self,
         question: Question,
@@ -130,15 +128,14 @@ class Reception:
             self.room.waits.refuse(question, hold, wait)
             shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)
             return self._refuse(question, request, shed)
-        needs_line = not self.room.lines.may_take(question.algorithm, candidates)
-        if needs_line or self.room.roll.is_full(request.model):
-            last = None if needs_line else self.room.roll.last_of_lowest_priority(question)
-            if last is None:
-                full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
-                full = self._recorder.seen(full, candidates, request)
-                return self._recorder.refused(algorithm.name, full)
-            displaced = Refused(Refusal.TOO_MANY_HELD, model=last.question.model, wait=wait.seconds)
-            self._resolve(last, self._refuse(last.question, last.request, displaced))
+        displaced = self.room.displaced_by(question, candidates)
+        if displaced is None:
+            full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
+            full = self._recorder.seen(full, candidates, request)
+            return self._recorder.refused(algorithm.name, full)
+        for each in displaced:
+            full = Refused(Refusal.TOO_MANY_HELD, model=each.question.model, wait=wait.seconds)
+            self._resolve(each, self._refuse(each.question, each.request, full))
         number = next(self._number)
         held = Held(question, request, number, now, seconds, self._cancel, hold.reason, hold.home)
         if (onlooker := self._recorder.onlooker) is not None:
@@ -177,7 +174,7 @@ class Reception:
         seconds = wait.seconds or 0.0
         detail = f"the expected wait is {seconds:.1f} s, the longest allowed one {longest:g} s"
         # Those that were refused before come back as well, and most of them first.
-        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait.if_none_refused)
+        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait.retry_seconds)
 
     def overloaded(self, model: str) -> Refused:
         """Return the refusal of a request that may not wait any longer."""
@@ -244,6 +241,7 @@ class Reception:
         started = perf_counter()
         candidates = self.candidates_for(held.question)
         if held.queue is None or not candidates:
+            self._follow(held)
             return held.queue is not None
         answer = self._answer(held, candidates, may_hold=self.max_hold_seconds > 0)
         if isinstance(answer, Hold):
@@ -259,6 +257,8 @@ class Reception:
         try:
             candidates = self._find(held.question)
             if isinstance(candidates, Refused):
+                if self._follow(held):
+                    return
                 if candidates.refusal is Refusal.ADAPTER_NOT_LOADED and self._stops_at is not None:
                     candidates = self.overloaded(held.question.model)
                 self._resolve(held, self._refuse(held.question, held.request, candidates))
@@ -271,6 +271,28 @@ class Reception:
             log.exception("failed to decide a held request; refusing it")
         refused = self.overloaded(held.question.model)
         self._resolve(held, self._refuse(held.question, held.request, refused))
+
+    def _follow(self, held: Held) -> bool:
+        """Let a request wait for the declared version of its adapter; return whether it does now.
+
+        It waited for another version, which was declared before, and which no pod has any more.
+        """
+        before = held.question.model
+        model = None if held.queue is None else self._names.declared_instead(before)
+        if model is None or self._fleet.serving(before).pods:
+            return False
+        self.room.remove(held)
+        held.ask_for(model)
+        candidates = self.candidates_for(held.question)
+        hold = self.first_use or Hold(FIRST_USE, held.seconds)
+        self.room.add(held, hold, candidates, self._bases(model, candidates))
+        if held.since + held.seconds <= self._clock.now() or self._stops_at is not None:
+            self.decide(held)
+        elif candidates:
+            self.ask(held)
+        else:
+            self._names.want(model)
+        return True
 
     def _refuse(
         self, question: Question, request: InferenceRequest, refused: Refused

@@ -1,6 +1,5 @@
 """The roll of those who wait: all queues, by question, model and priority, and their requests."""
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, KeysView
 from dataclasses import dataclass
 from itertools import islice
@@ -9,13 +8,16 @@ from operator import attrgetter
 from lora_router.fleet.catalog import BaseModels
 from lora_router.routing.algorithm import Hold
 from lora_router.routing.counts import change
+from lora_router.routing.homes import Homes
 from lora_router.routing.in_order import InOrder
+from lora_router.routing.question import Question
 from lora_router.routing.selection import Selection
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
+from lora_router.routing.waiting_tenants import WaitingTenants
 
 _NONE: InOrder[Queue] = InOrder()
-_ByPriority = dict[int, dict[Queue, None]]
-"""The queues of each priority that has some, in the order in which they were opened."""
+_ByPriority = dict[int, WaitingTenants]
+"""What waits of each priority that has some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class Roll:
         "_held_by_bases",
         "_held_by_model",
         "_limits",
+        "changed",
         "held",
+        "homes",
         "queues",
     )
 
@@ -51,6 +55,11 @@ class Roll:
         """The number of requests that wait."""
         self.queues: dict[Question, Queue] = {}
         """All queues. Each has requests."""
+        self.homes = Homes()
+        """The pods that have the beginnings of prompts."""
+        self.changed: dict[str, None] = {}
+        """The models of which another request may be served first, or another answer was given,
+        since ``held_adapters`` read them. All have queues."""
         self._held_by_model: dict[str, int] = {}
         self._held_by_bases: dict[BaseModels, int] = {}
         self._by_model: dict[str, InOrder[Queue]] = {}
@@ -96,20 +105,24 @@ class Roll:
             or self._held_by_model.get(model, 0) >= self._limits.requests_per_model
         )
 
-    def last_of_lowest_priority(self, question: Question) -> Held | None:
+    def displaced_by(self, question: Question) -> Held | None:
         """Return the request to refuse for one that would exceed the limits; ``None``: itself.
 
-        It is the last one of the queue that came last among those of the lowest priority, if that
-        is lower than the other's: of the same model if that has too many.
+        It is of the lowest priority, of the same model if that has too many. Of that priority, it
+        is the last one of the tenant with the most. If the priority is not lower than the other's,
+        that tenant must have more than the other's tenant has, also after that.
         """
         model, limits = question.model, self._limits
         by_priority = self._by_priority
         if self._held_by_model.get(model, 0) >= limits.requests_per_model:
             by_priority = self._by_priority_of_model.get(model, {})
         priority = min(by_priority, default=question.priority)
-        if priority >= question.priority:
+        lowest = by_priority.get(priority)
+        if lowest is None or priority > question.priority:
             return None
-        return next(reversed(next(reversed(by_priority[priority])).requests))
+        if priority == question.priority and lowest.most <= lowest.count(question.tenant) + 1:
+            return None
+        return lowest.last()
 
     def held_of(self, bases: BaseModels) -> int:
         """Return how many requests wait for pods that serve some base models."""
@@ -124,9 +137,9 @@ class Roll:
             bases: The base models of the pods that may take the requests.
         """
         queue = self.queues[question] = Queue(question, hold, bases)
-        self._by_priority.setdefault(question.priority, {})[queue] = None
         of_model = self._by_priority_of_model.setdefault(question.model, {})
-        of_model.setdefault(question.priority, {})[queue] = None
+        for each in (self._by_priority, of_model):
+            each.setdefault(question.priority, WaitingTenants()).open(queue)
         return queue
 
     def enter(self, held: Held, queue: Queue) -> None:
@@ -135,35 +148,38 @@ class Roll:
         queue.requests[held] = None
         if len(queue.requests) == 1:
             self._by_model.setdefault(queue.question.model, InOrder()).put(queue)
-        if held.home is not None:
-            queue.by_home.setdefault(held.home, OrderedDict())[held] = None
+            self.changed[queue.question.model] = None
+        self.homes.enter(held, queue)
         self.held += 1
-        change(self._held_by_model, queue.question.model, 1)
+        question = queue.question
+        for each in (self._by_priority, self._by_priority_of_model[question.model]):
+            each[question.priority].add(question.tenant)
+        change(self._held_by_model, question.model, 1)
         change(self._held_by_bases, queue.bases, 1)
 
     def leave(self, held: Held, queue: Queue) -> None:
         """Remove a request from its queue, and the queue if it is empty then."""
         held.queue = None
         del queue.requests[held]
-        if held.home is not None:
-            of_home = queue.by_home[held.home]
-            del of_home[held]
-            if not of_home:
-                del queue.by_home[held.home]
+        self.homes.leave(held, queue)
         self.held -= 1
         question = queue.question
         change(self._held_by_model, question.model, -1)
         change(self._held_by_bases, queue.bases, -1)
         of_model = self._by_model[question.model]
+        by_priority = self._by_priority_of_model[question.model]
+        for each in (self._by_priority, by_priority):
+            each[question.priority].remove(question.tenant)
+        self.changed[question.model] = None
         if queue.requests:
             of_model.put(queue)
             return
         del self.queues[question]
         of_model.remove(queue)
-        by_priority = self._by_priority_of_model[question.model]
         if not of_model:
             del self._by_model[question.model], self._by_priority_of_model[question.model]
+            del self.changed[question.model]
         for each in (self._by_priority, by_priority):
-            del each[question.priority][queue]
+            each[question.priority].close(queue)
             if not each[question.priority]:
                 del each[question.priority]

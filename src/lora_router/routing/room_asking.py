@@ -115,7 +115,7 @@ class RoomAsking:
     def _about_roomy(self, index: FleetIndex) -> Pick | Hold | None:
         """Return the answer about the candidates of a large fleet with room; ``None``: none has."""
         candidates = self._candidates
-        roomy = self._room.roomy(index, self._now, queued_too=self._queued_too)
+        roomy = self._room.roomy(index, queued_too=self._queued_too)
         some = candidates.with_room(roomy)
         if some is None:
             return None

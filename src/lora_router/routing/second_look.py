@@ -4,6 +4,10 @@ An adapter that was loaded a moment ago is in no list yet, and clients take 404 
 the router refuses an unknown name, the scraper reads the pods' lists once more. All requests that
 wait share one such round, and the scraper bounds how often there is one. If no round is due, the
 lists are fresh, and the request is refused at once.
+
+A gateway for which ``max_hold_seconds`` is 0 cannot hold requests, so none waits here either. The
+round starts all the same, so that a retry of the client succeeds. A router that stops ends the
+round with its drain time.
 """
 
 import logging
@@ -14,8 +18,9 @@ from lora_router.clock import Clock, Timer
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.outcome import Outcome, Routed, RouteQuery
 from lora_router.routing.prompt_readers import PromptReaders
+from lora_router.routing.question import Question
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_queue import Held
 
 log = logging.getLogger("lora_router.routing")
 
@@ -86,6 +91,8 @@ class SecondLook:
         self._due: deque[_Waiting] = deque()
         self._timer: Timer | None = None
         self._deadline: Timer | None = None
+        self._is_cut_short = False
+        """Whether the router stops, so that the lists are not read to the end any more."""
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._due)
@@ -93,8 +100,10 @@ class SecondLook:
     def admit(
         self, query: RouteQuery, refused: Refused, on_outcome: Callable[[Outcome], None]
     ) -> Held | None:
-        """Let a request wait for a round; ``None``: it may not, so refuse it."""
-        if self.look is None or len(self) >= MAX_WAITING or not self.look():
+        """Start a round and let a request wait for it; ``None``: it may not, so refuse it."""
+        if self.look is None or self._is_cut_short or len(self) >= MAX_WAITING or not self.look():
+            return None
+        if self._max_hold_seconds <= 0:
             return None
         waiting = _Waiting(self._prompts.without_body(query), refused, on_outcome)
         held = Held(
@@ -115,6 +124,26 @@ class SecondLook:
         """Start a round, although no request waits for it."""
         if self.look is not None:
             self.look()
+
+    def drain(self, seconds: float) -> None:
+        """End the round within some seconds, because the router stops."""
+        if seconds > 0:
+            self._clock.call_later(seconds, self._cut_short)
+        else:
+            self._cut_short()
+
+    def _cut_short(self) -> None:
+        self._is_cut_short = True
+        self.ended()
+
+    def final(self, refused: Refused) -> Refused:
+        """Return the refusal of a request for an unknown model, also if the router stops.
+
+        Clients take 404 for final, and lists that are not read to the end show nothing.
+        """
+        if self._is_cut_short:
+            return Refused(Refusal.SHUTTING_DOWN, model=refused.model)
+        return refused
 
     def ended(self) -> None:
         """Decide all requests that wait, because a round has ended or took too long."""

@@ -95,7 +95,7 @@ class TokenRoom:
         return self._limits.get(pod)
 
     def forget(self, states: Collection[PodState]) -> None:
-        """Forget pods that may have left."""
+        """Forget pods that have left."""
         for state in states:
             self._pods.pop(state, None)
             self._limits.pop(state, None)

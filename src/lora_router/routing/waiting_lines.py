@@ -1,5 +1,10 @@
-"""All lines of queues that wait for the same pods (``waiting_queue.Line``), and their paces."""
+"""All lines of queues that wait for the same pods (``waiting_queue``), and their paces.
 
+Those that wait for the same pods stand in one line, whatever filters left these pods. So a client
+cannot have more lines than there are sets of pods that its filters leave.
+"""
+
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from lora_router.clock import Clock
@@ -9,13 +14,18 @@ from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
-from lora_router.routing.waiting_queue import COMPARED, WHO_ASKS, HasRoom, Line, Queue, has_slot
+from lora_router.routing.question import WHO_ASKS, Question
+from lora_router.routing.slot_on_pod import has_slot
+from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
 
 _PACES = 64
 """How many paces are remembered."""
 MAX_NARROWED = 64
 """Lines of candidates that a filter or a subset chose. Clients write filters, and after a change of
 pods each line has to find its candidates again. So a change takes longer with a higher value."""
+MOST_DISPLACED = 32
+"""A line makes room for another one only if no more requests wait in it: they are refused in one
+go."""
 
 
 class Lines:
@@ -34,12 +44,12 @@ class Lines:
         self._has_room = has_room
         self._clock = clock
         self._lines: dict[Line, None] = {}
-        self._by_candidates: dict[tuple[str, int, bool], Line] = {}
-        """By algorithm, identity of the candidates, and whether they wait for room."""
+        self._by_candidates: dict[tuple[str, frozenset[PodView], bool], Line] = {}
+        """By algorithm, the pods, and whether they wait for room."""
         self._for_slots: dict[str, dict[Queue, None]] = {}
         """The queues that wait for slots, by model."""
-        self._narrowed: set[Line] = set()
-        """Those whose candidates a filter or a subset chose."""
+        self._narrowed: dict[Line, None] = {}
+        """Those whose candidates a filter or a subset chose, in the order in which they began."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
 
@@ -80,7 +90,7 @@ class Lines:
 
     def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
         """Return the line of some candidates; ``None``: nobody waits for them."""
-        return self._by_candidates.get((algorithm, id(candidates), for_room))
+        return self._by_candidates.get((algorithm, candidates.members, for_room))
 
     def may_take(self, algorithm: str, candidates: Candidates) -> bool:
         """Return whether a further request may wait for some candidates.
@@ -92,6 +102,28 @@ class Lines:
             or not candidates.is_narrowed
             or any(self.find(algorithm, candidates, for_room=each) for each in (False, True))
         )
+
+    def to_displace(self, question: Question) -> Line | None:
+        """Return the line that makes room for one of another question; ``None``: none does.
+
+        It is the one that began last, of those in which only the lowest priority waits, if that is
+        lower than the other's. If all have the same priority, it is the last one of the tenant that
+        has the most lines, if these would still be no fewer than the other's.
+        """
+        lines = [each for each in self._narrowed if not each.has_more_requests(MOST_DISPLACED)]
+        lowest = min((each.highest_priority for each in lines), default=question.priority)
+        if lowest > question.priority:
+            return None
+        lines = [each for each in lines if each.highest_priority == lowest]
+        if lowest < question.priority:
+            return lines[-1]
+        of_tenants = Counter(each.tenant for each in lines if each.tenant)
+        if not question.tenant or not of_tenants:
+            return None
+        ((tenant, most),) = of_tenants.most_common(1)
+        if most <= of_tenants[question.tenant] + 1:
+            return None
+        return next(each for each in reversed(lines) if each.tenant == tenant)
 
     def pace_of(self, algorithm: str, candidates: Candidates) -> Pace | None:
         """Return how fast adapters got slots of some pods lately; ``None``: none waited."""
@@ -118,7 +150,7 @@ class Lines:
     def place(self, queue: Queue, candidates: Candidates) -> None:
         """Put a queue into the line of its candidates."""
         algorithm, for_room = queue.question.algorithm, queue.hold.wakes_on is WakesOn.ROOM
-        key = algorithm, id(candidates), for_room
+        key = algorithm, candidates.members, for_room
         line = self._by_candidates.get(key)
         if line is None:
             pace = self._pace(algorithm, candidates.members, for_room)
@@ -127,12 +159,13 @@ class Lines:
             self._by_candidates[key] = line
             self._lines[line] = None
             if candidates.is_narrowed:
-                self._narrowed.add(line)
+                self._narrowed[line] = None
         if queue.line is not line:
             self.remove(queue)
             if not for_room:
                 self._for_slots.setdefault(queue.question.model, {})[queue] = None
         line.put(queue)
+        line.found_by(queue, candidates)
 
     def like(self, queue: Queue) -> list[Queue]:
         """Return the queues that wait for slots, and differ only in priority and tenant."""
@@ -153,7 +186,7 @@ class Lines:
             if not line.queues:
                 line.pace.stop(self._clock.now())
                 del self._lines[line]
-                self._narrowed.discard(line)
+                self._narrowed.pop(line, None)
                 self._forget(line)
 
     def renew(self, line: Line, candidates: Candidates) -> None:
@@ -163,8 +196,12 @@ class Lines:
         """
         self._forget(line)
         line.renew(candidates)
-        key = line.algorithm, id(candidates), line.for_room
+        key = line.algorithm, candidates.members, line.for_room
         self._by_candidates.setdefault(key, line)
+        if candidates.is_narrowed:
+            self._narrowed.setdefault(line)
+        else:
+            self._narrowed.pop(line, None)
 
     def _pace(self, algorithm: str, members: frozenset[PodView], for_room: bool) -> Pace:
         key = algorithm, members, for_room
@@ -180,7 +217,7 @@ class Lines:
         return pace
 
     def _forget(self, line: Line) -> None:
-        key = line.algorithm, id(line.candidates), line.for_room
+        key = line.algorithm, line.candidates.members, line.for_room
         if self._by_candidates.get(key) is line:
             del self._by_candidates[key]
 

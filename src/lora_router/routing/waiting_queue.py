@@ -1,16 +1,13 @@
 """Queues of held requests, and the lines in which queues stand that wait for the same pods.
 
-A *question* is what an algorithm is asked: algorithm, model, filter, subset and priority. Requests
-that ask the same question get the same answer, so they wait in one ``Queue``, and only the first is
-asked.
+Requests that ask the same question (``question``) wait in one ``Queue``; only the first is asked.
 
 The queues of a line stand in order of priority and then of seniority: of equal queues, the one
 whose first request has waited longest is first.
 
 A slot that became free goes to the queue whose adapter is cheapest to bring to its pod, of the
-``COMPARED`` first queues of the highest priority: the seconds that loading the adapter takes, less
-the time that its first request has waited times ``WAITING_WEIGHT``. So a queue is passed over only
-for so long: a load from disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
+``COMPARED`` first queues of the highest priority, waiting counted (``slot_on_pod``): a load from
+disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
 
 Of the requests of one queue that wait for room, one whose prompt begins in the cache of the pod
 with room goes before those that came up to ``HOME_SECONDS`` earlier.
@@ -21,7 +18,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+
+from msgspec import structs
 
 from lora_router.clock import Timer
 from lora_router.fleet.catalog import BaseModels
@@ -31,45 +29,23 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
-from lora_router.routing.selection import Selection
+from lora_router.routing.question import Question
+from lora_router.routing.slot_on_pod import has_slot, slot_cost
+from lora_router.routing.turns_of_tenants import LineRounds, TurnsOfTenants
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
 COMPARED = 8
 """How many queues are compared for a free slot. A lower value loads adapters more often. A higher
 value makes a release take longer, however many requests wait."""
-WAITING_WEIGHT = 1 / 3
-"""How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
-A higher value makes those that waited longest wait less."""
+_COUNTED = 256
+"""How many queues are looked at to find out how many are served before a tenant's request."""
 HOME_SECONDS = 1.0
 """With a lower value, more prompts are processed again that are in the cache of another pod. With a
 higher value, conversations that begin wait for longer."""
-_COUNTED = 256
-"""How many queues are looked at to find out how many are served before a tenant's request."""
 
 HasRoom = Callable[[PodView, str], bool]
 """Returns whether a pod has room for another request of an algorithm."""
-
-
-class Question(NamedTuple):
-    """What an algorithm is asked."""
-
-    algorithm: str
-    model: str
-    pod_filter: str | None
-    subset: frozenset[str] | None
-    priority: int = 0
-    tenant: int = 0
-    """Who asks, as a hash; 0: nobody in particular."""
-
-    @property
-    def selection(self) -> Selection:
-        """The pods to which requests that ask it may go."""
-        return Selection(self.pod_filter, self.subset)
-
-
-WHO_ASKS = Question._fields.index("priority")
-"""The fields from here on say who asks. The others decide which pods there are to choose from."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,10 +74,20 @@ class Held:
     is_answered: bool = False
     """Whether its client gets an answer otherwise, so that it does not count as cancelled."""
 
+    @property
+    def place(self) -> Place:
+        """Where it belongs among the requests of its queue."""
+        return 0, 0, self.number
+
     def withdraw(self) -> None:
         """Forget the request, because its client gets another answer, which counts instead."""
         self.is_answered = True
         self.cancel()
+
+    def ask_for(self, adapter: str) -> None:
+        """Ask for another adapter. It must be in no queue."""
+        self.question = self.question._replace(model=adapter)
+        self.request = structs.replace(self.request, model=adapter, adapter=adapter)
 
     def cancel(self) -> None:
         """Forget the request, because its client has left. Does nothing the second time."""
@@ -118,13 +104,15 @@ class Queue:
     bases: BaseModels = frozenset()
     """The base models of the pods that may take the requests."""
     requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
-    by_home: dict[PodView, OrderedDict[Held, None]] = field(default_factory=dict)
-    """Those with a ``home``, by it, in order of arrival."""
+    by_home: dict[PodView, InOrder[Held]] = field(default_factory=dict)
+    """Those with a ``home``, by it, in order of arrival (``homes``)."""
     line: "Line | None" = None
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for the queue: a pod, and the adapter in it."""
     alarm: float | None = None
     """The latest time at which to ask again."""
+    turns: TurnsOfTenants = field(default_factory=TurnsOfTenants)
+    """The rounds of its base models and priority."""
     turn: int = 0
     """The round of its tenant in which it is served."""
     turn_is_served: bool = False
@@ -147,10 +135,15 @@ class Queue:
         It is the first one, or one that came up to ``HOME_SECONDS`` later and has its home there.
         """
         first = self.first
-        if first is None or pod is None or pod not in self.by_home:
+        if first is None or pod is None or (at_home := self.first_at_home(pod)) is None:
             return first
-        at_home = next(iter(self.by_home[pod]))
         return at_home if at_home.since - first.since <= HOME_SECONDS else first
+
+    def first_at_home(self, pod: PodView) -> Held | None:
+        """Return the first request that has its home on a pod; ``None``: none has."""
+        at_home = self.by_home.get(pod)
+        found = None if at_home is None else at_home.first()
+        return None if found is None else found[1]
 
     @property
     def steps(self) -> int:
@@ -177,6 +170,11 @@ class Queue:
         first = self.first
         return None if first is None else first.since
 
+    def cost_on(self, pod: PodState, now: float) -> float:
+        """Return what the slot of a pod costs its first request (``slot_on_pod``)."""
+        first = self.first
+        return 0.0 if first is None else slot_cost(first.request.adapter, pod, now - first.since)
+
 
 class Line:
     """Queues of one algorithm that wait for the same pods."""
@@ -188,9 +186,13 @@ class Line:
         "candidates",
         "for_room",
         "freed",
+        "is_mixed",
         "pace",
+        "question",
         "queues",
+        "rounds",
         "stale",
+        "tenant",
         "waiting",
     )
 
@@ -210,7 +212,11 @@ class Line:
         """How fast its queues get slots, or its requests get room."""
         self.waiting: dict[int, int] = {}
         """By priority, the queues that wait for a slot, or the requests that wait for room."""
+        self.rounds = LineRounds()
+        """Which tenants' turn it is."""
         self._has_room = has_room
+        self.tenant = 0
+        """Whose queues these all are; 0: of nobody in particular, or of several."""
         self.queues: InOrder[Queue] = InOrder()
         self.any_change: dict[Queue, None] = {}
         """The queues that must be asked after every change."""
@@ -224,11 +230,30 @@ class Line:
         self.freed = {}
         self.stale = False
         """Whether pods changed since then."""
+        self.question: Question | None = None
+        """What the first queue that found these candidates asks."""
+        self.is_mixed = False
+        """Whether other queues came to these pods otherwise, so that they may find others next."""
+
+    def found_by(self, queue: Queue, candidates: Candidates) -> None:
+        """Record that a queue found these pods."""
+        first, question = self.question, queue.question
+        if first is None:
+            self.question = question
+        elif (
+            candidates is not self.candidates
+            or first.pod_filter != question.pod_filter
+            or first.subset != question.subset
+        ):
+            self.is_mixed = True
 
     def put(self, queue: Queue) -> None:
         """Add a queue that has a request, or take its new first request and its last ``Hold``."""
         if queue.line is not self:
+            tenant = queue.question.tenant
+            self.tenant = tenant if tenant == self.tenant or not self.queues else 0
             queue.line = self
+            self.rounds.enter(queue.turns)
             self.count(queue, len(queue.requests) if self.for_room else 1)
         if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
             self.any_change[queue] = None
@@ -266,15 +291,31 @@ class Line:
                 ahead += at[:2] <= place
         return ahead
 
+    @property
+    def highest_priority(self) -> int:
+        """The highest priority that waits."""
+        return max(self.waiting)
+
+    def has_more_requests(self, than: int) -> bool:
+        """Return whether more requests wait. That costs as much as ``than`` is."""
+        if self.for_room:
+            return sum(self.waiting.values()) > than
+        return len(self.queues) > than or sum(len(each.requests) for each in self.queues) > than
+
+    def before(self, queue: Queue) -> int:
+        """Return how many are served before a queue of it."""
+        place = queue.place
+        return sum(at < place for _, at in islice(self.queues.places(), _COUNTED))
+
     def first_place(self) -> Place:
         """Return the place of its first queue."""
         first = self.queues.first()
         return (0, 0, 0) if first is None else first[0]
 
     def cost_on(self, pod: PodState, now: float) -> float:
-        """Return what the slot of a pod costs its first queue (``_cost``)."""
+        """Return what the slot of a pod costs its first queue."""
         first = self.queues.first()
-        return 0.0 if first is None else _cost(first[1], pod, now)
+        return 0.0 if first is None else first[1].cost_on(pod, now)
 
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
@@ -291,6 +332,7 @@ class Line:
     def remove(self, queue: Queue) -> None:
         """Drop a queue."""
         queue.line = None
+        self.rounds.leave(queue.turns)
         self.queues.remove(queue)
         self.count(queue, -len(queue.requests) if self.for_room else -1)
         self.any_change.pop(queue, None)
@@ -309,8 +351,9 @@ class Line:
     ) -> Generator[tuple[Place, Queue], None, None]:
         """Yield each queue in turn, but the cheapest first for a slot of a pod.
 
-        A yielded queue may change, move, or leave. Close the iterator, so that the queues that stay
-        keep their places.
+        A yielded queue may change, move, or leave. One that got another place is yielded again at
+        that, so the iterator ends once none is left that was not asked at its place. Close it, so
+        that the queues that stay keep their places.
 
         Args:
             pod: The pod; ``None``: the slot may be on any pod.
@@ -319,47 +362,39 @@ class Line:
         Yields:
             The place at which a queue has its turn, and the queue. The places ascend.
         """
+        asked: dict[Queue, Place] = {}
+        if pod is not None:
+            asked = self._of_one_priority()
+            queues = list(asked)
+            if len(queues) > 1:
+                queues.sort(key=lambda queue: queue.cost_on(pod, now))
+            for place, queue in zip(tuple(asked.values()), queues, strict=True):
+                yield from self._while_it_leaves(place, queue)
+        with closing(self.queues.in_turn()) as rest:
+            for queue in rest:
+                place = queue.place
+                if asked.get(queue) != place:
+                    yield from self._while_it_leaves(place, queue)
+
+    def _while_it_leaves(self, place: Place, queue: Queue) -> Iterator[tuple[Place, Queue]]:
+        """Yield a queue, and again if its first request let another one leave (``first_for``)."""
+        first, waiting = queue.first, len(queue.requests)
+        yield place, queue
+        while queue.line is self and queue.first is first and len(queue.requests) < waiting:
+            waiting = len(queue.requests)
+            yield queue.place, queue
+
+    def _of_one_priority(self) -> dict[Queue, Place]:
+        """Return the first queues, of one priority and round, with their places."""
+        first: dict[Queue, Place] = {}
+        round_of_first: tuple[int, int] | None = None
         with closing(self.queues.in_turn()) as queues:
-            if pod is not None:
-                first, other = self._of_one_priority(queues)
-                places = [queue.place for queue in first]
-                if len(first) > 1:
-                    costs = [_cost(queue, pod, now) for queue in first]
-                    order = sorted(range(len(first)), key=costs.__getitem__)
-                    first = [first[number] for number in order]
-                yield from zip(places, first, strict=True)
-                if other is not None:
-                    yield other.place, other
             for queue in queues:
-                yield queue.place, queue
-
-    def _of_one_priority(self, queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
-        """Return the first queues, of one priority and round, and the next one with another."""
-        first: list[Queue] = []
-        priority = turn = None
-        for queue in queues:
-            place = self.queues.place_of(queue)
-            if place is None or place[0] != priority or place[1] != turn:
-                if first or place is None:
-                    return first, queue
-                priority, turn, _ = place
-            first.append(queue)
-            if len(first) == COMPARED:
-                break
-        return first, None
-
-
-def has_slot(pod: PodView) -> bool:
-    """Return whether a pod has a free slot, as far as is known."""
-    room = pod.beliefs.free_slots
-    return room is None or room > 0
-
-
-def _cost(queue: Queue, pod: PodState, now: float) -> float:
-    """Return the seconds that bringing a queue's adapter to a pod takes, less what it waited."""
-    request = queue.first
-    if request is None:
-        return 0.0
-    adapter = request.request.adapter
-    seconds = 0.0 if adapter is None else pod.beliefs.seconds_to_load(adapter)
-    return seconds - WAITING_WEIGHT * (now - request.since)
+                place = queue.place
+                if round_of_first is not None and place[:2] != round_of_first:
+                    break
+                round_of_first = place[:2]
+                first[queue] = place
+                if len(first) == COMPARED:
+                    break
+        return first

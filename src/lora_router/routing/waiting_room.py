@@ -45,11 +45,12 @@ from lora_router.routing.expected_waits import ExpectedWaits
 from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.question import Question
 from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.selection import Selection
-from lora_router.routing.turns_of_tenants import TurnsOfTenants
+from lora_router.routing.turns_of_tenants import Turns
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Question, Queue
+from lora_router.routing.waiting_queue import Held, Queue
 
 
 class WaitingRoom:
@@ -84,10 +85,10 @@ class WaitingRoom:
         self.roll = Roll(limits)
         """Who waits."""
         self._lines = self.lines = Lines(pods.has_room, clock, peers.waiting)
-        self._turns = TurnsOfTenants()
+        self._turns = Turns()
         self._closed = ClosedSlots(clock.now)
         self.waits = ExpectedWaits(
-            self.roll.queues, self._lines, overload, clock, self._turns, self._closed, peers.waiting
+            self.roll, self._lines, overload, clock, self._turns, self._closed, peers.waiting
         )
         """How long requests will probably wait."""
         self._agenda: Agenda[Item] = Agenda(clock)
@@ -153,6 +154,26 @@ class WaitingRoom:
         """Return all queues."""
         return self.roll.queues.values()
 
+    def displaced_by(self, question: Question, candidates: Candidates) -> Collection[Held] | None:
+        """Return the requests to refuse so that another one may wait; ``None``: it may not.
+
+        Args:
+            question: What it asks.
+            candidates: The pods that may take it.
+        """
+        lines, roll, displaced = self.lines, self.roll, dict[Held, None]()
+        if not lines.may_take(question.algorithm, candidates):
+            line = lines.to_displace(question)
+            if line is None:
+                return None
+            displaced.update((held, None) for queue in line.queues for held in queue.requests)
+        if roll.is_full(question.model):
+            last = roll.displaced_by(question)
+            if last is None:
+                return None
+            displaced[last] = None
+        return displaced
+
     def add(self, held: Held, hold: Hold, candidates: Candidates, bases: BaseModels) -> None:
         """Add a request that its algorithm holds.
 
@@ -164,12 +185,17 @@ class WaitingRoom:
         if queue is None:
             queue = roll.open(question, hold, bases)
             queue.pace.start(held.since)
-            queue.turn = self._turns.next(question.tenant)
+            queue.turns = turns = self._turns.enter(bases, question.priority)
+            for_room = hold.wakes_on is WakesOn.ROOM
+            line = self._lines.find(question.algorithm, candidates, for_room=for_room)
+            current = None if line is None else line.rounds.current(turns)
+            queue.turn = turns.next(question.tenant, current)
         roll.enter(held, queue)
         self.held = roll.held
         if queue.line is not None and queue.line.for_room:
             queue.line.count(queue, 1)
-        held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
+        left = max(0.0, held.since + held.seconds - self._clock.now())
+        held.timer = self._clock.call_later(left, lambda: self.expire(held))
         self.still_held(held, hold, candidates)
         if is_new:
             self.waits.begin(queue)
@@ -180,6 +206,8 @@ class WaitingRoom:
         if queue is None:
             return
         queue.hold, line = hold, queue.line
+        self.roll.homes.move(held, hold.home)
+        self.roll.changed[queue.question.model] = None
         self._lines.place(queue, candidates)
         if hold.wakes_on is WakesOn.ROOM and line is not None and not line.for_room:
             self._wait_for_room_like(queue)
@@ -198,6 +226,7 @@ class WaitingRoom:
         others = [each for each in self._lines.like(queue) if each.closing is None]
         for each in others:
             each.hold = replace(each.hold, wakes_on=WakesOn.ROOM)
+            self.roll.changed[each.question.model] = None
         self._asking.resettle(others)
 
     def remove(self, held: Held) -> bool:
@@ -217,7 +246,9 @@ class WaitingRoom:
             return True
         self._lines.remove(queue)
         if not queue.turn_is_served:
-            self._turns.give_back(queue.question.tenant, queue.turn)
+            queue.turns.give_back(queue.question.tenant, queue.turn)
+        queue.turns.leave(queue.question.tenant)
+        self._turns.leave(queue.bases, queue.question.priority)
         self.slots.left(queue)
         self._agenda.work()
         return True

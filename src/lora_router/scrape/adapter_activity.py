@@ -15,13 +15,9 @@ adapters: what is in flight is known from routers, as for an engine that names n
 from collections.abc import Mapping
 
 from lora_router.fleet.pod_metrics import LoraActivity
-from lora_router.scrape.models import MAX_NAME_LENGTH
+from lora_router.fleet.reading_bounds import MAX_LABEL_ADAPTERS, MAX_NAME_LENGTH, MAX_SLOTS
 from lora_router.scrape.series import Line, PageTooLargeError, read_values
 
-MAX_SLOTS = 100_000
-"""A larger number of adapter slots cannot be true, and counts as unknown."""
-MAX_ADAPTERS = 4096
-"""Adapters in one label, which lists those of one batch."""
 _LONGEST_SLOTS = 20
 LATEST = 1.5
 """The latest Unix time, as a multiple of the router's own. A sum of two or more is above. The times
@@ -111,7 +107,9 @@ def _adapters(text: str) -> frozenset[str]:
     Raises:
         PageTooLargeError: The label has too many names.
     """
-    if text.count(",") >= MAX_ADAPTERS:
-        raise PageTooLargeError(f"the page has a label with more than {MAX_ADAPTERS} adapters")
+    if text.count(",") >= MAX_LABEL_ADAPTERS:
+        raise PageTooLargeError(
+            f"the page has a label with more than {MAX_LABEL_ADAPTERS} adapters"
+        )
     names = [part.strip() for part in text.split(",")]
     return frozenset(name for name in names if 0 < len(name) <= MAX_NAME_LENGTH)

@@ -13,6 +13,7 @@ from lora_router.fleet.pod_metrics import (
     LoraResidency,
     PodMetrics,
 )
+from lora_router.fleet.reading_bounds import MAX_NAME_LENGTH, MAX_SERIES
 from lora_router.scrape.adapter_activity import ActivityLines, believed_slots
 from lora_router.scrape.engines import (
     PAGES,
@@ -22,9 +23,7 @@ from lora_router.scrape.engines import (
     Gauge,
     ResidencyMetrics,
 )
-from lora_router.scrape.models import MAX_NAME_LENGTH
 from lora_router.scrape.series import (
-    MAX_SERIES,
     ExpositionError,
     Line,
     PageTooLargeError,

@@ -13,12 +13,9 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from lora_router.fleet.catalog import Catalog, CatalogBuilder
+from lora_router.fleet.reading_bounds import MAX_MODELS, MAX_NAME_LENGTH
 from lora_router.steps import Steps, all_at_once
 
-MAX_MODELS = 50_000
-"""Models in one list."""
-MAX_NAME_LENGTH = 512
-"""Characters of a name. No request can ask for a longer one, so such a model is left out."""
 PIECE_BYTES = 16 * 1024
 """Length of a piece."""
 LONGEST_PIECE_BYTES = 4 * PIECE_BYTES

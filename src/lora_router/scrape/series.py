@@ -23,8 +23,6 @@ MAX_LINES = 40_000
 together."""
 MAX_LINE_BYTES = 64 * 1024
 """Length of a line, whether it is read or not."""
-MAX_SERIES = 8192
-"""Series of a page whose labels are read."""
 MAX_LABELS = 100
 """Labels of a series that is read."""
 MAX_LABELS_BYTES = 32 * 1024

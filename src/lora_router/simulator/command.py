@@ -18,7 +18,7 @@ from lora_router.simulator.figures import figures_table, legend
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.fleet_table import LEGEND
 from lora_router.simulator.key_kinds import Number, Whole, WrongValueError
-from lora_router.simulator.no_value import for_json
+from lora_router.simulator.no_value import for_json, shown
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.policies.table import POLICIES
@@ -114,7 +114,7 @@ def simulate_command(options: SimulateOptions) -> None:
         console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if options.as_json:
         document = for_json(_document(options, scenarios, traffic, results))
-        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
         return
     parts: list[RenderableType] = []
     for scenario in scenarios:
@@ -235,7 +235,7 @@ def list_command(*, as_json: bool) -> None:
             }
             for name, scenario in found.items()
         }
-        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
         return
     console = output_console()
     rows = [
@@ -361,7 +361,7 @@ def _document(
 
 
 def _about(scenario: Scenario, traffic: Traffic) -> str:
-    rate = f"{float(f'{traffic.rate:.4g}'):,g} requests/s"
+    rate = shown(float(f"{traffic.rate:.4g}"), ",g", " requests/s")
     if not isinstance(traffic, ReplayedTraffic):
         return f"{scenario.about}, {rate}"
     adapters = counted(len(traffic.adapters), "adapter")

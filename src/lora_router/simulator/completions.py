@@ -32,30 +32,33 @@ COMPLETION = Shape("cmpl", "text_completion", "text_completion", chat=False)
 
 
 def completion(
-    shape: Shape, model: str, job: EngineRequest, *, details: bool = False
+    shape: Shape, model: str, *jobs: EngineRequest, details: bool = False
 ) -> dict[str, object]:
     """Return the answer of a request that is not streamed.
 
     Args:
         shape: The names of the endpoint.
         model: The model's name.
-        job: The request, which has ended.
+        jobs: What was generated for it, one for each choice. All have ended.
         details: Whether the usage names the cached tokens.
     """
-    text = WORD * job.generated
-    content: dict[str, object] = (
-        {"message": {"role": "assistant", "content": text}} if shape.chat else {"text": text}
-    )
+    choices = []
+    for index, job in enumerate(jobs):
+        text = WORD * job.generated
+        content: dict[str, object] = (
+            {"message": {"role": "assistant", "content": text}} if shape.chat else {"text": text}
+        )
+        choices.append(_choice(content, "length", index))
     return {
-        **_head(shape.id_prefix, shape.document, model, job),
-        "choices": [_choice(content, "length")],
+        **_head(shape.id_prefix, shape.document, model, jobs[0]),
+        "choices": choices,
         "system_fingerprint": _FINGERPRINT,
-        "usage": _usage(job, details=details),
+        "usage": _usage(*jobs, details=details),
     }
 
 
 class EventWriter:
-    """Turns the tokens of one stream into events.
+    """Turns the tokens of one choice of a stream into events.
 
     Each event between the first and the last one has ``interval`` tokens. These events are equal,
     so they are encoded once.
@@ -70,22 +73,27 @@ class EventWriter:
         interval: int,
         include_usage: bool,
         details: bool = False,
+        index: int = 0,
     ) -> None:
         self._shape = shape
         self._job = job
         self._interval = interval
         self._include_usage = include_usage
         self._details = details
+        self._index = index
         self._head = _head(shape.id_prefix, shape.chunk, model, job)
         self._middle = self._text_event(interval, None)
         self._begun = False
         self._unsent = 0
 
     def token(self, *, last: bool) -> bytes:
-        """Add a token; return the bytes to send now, which may be none."""
+        """Add a token; return the bytes to send now, which may be none.
+
+        ``ending`` follows the last token.
+        """
         self._unsent += 1
         if last:
-            return self._opening() + self._text_event(self._unsent, "length") + self._ending()
+            return self._opening() + self._text_event(self._unsent, "length")
         if not self._begun:
             # The first token does not wait for further tokens.
             self._unsent = 0
@@ -102,12 +110,17 @@ class EventWriter:
             return b""
         self._begun = True
         role = {"delta": {"role": "assistant", "content": ""}}
-        return self._event([_choice(role, None)])
+        return self._event([_choice(role, None, self._index)])
 
-    def _ending(self) -> bytes:
+    def ending(self, *others: EngineRequest) -> bytes:
+        """Return what follows the last tokens of all choices.
+
+        Args:
+            others: What was generated for the other choices.
+        """
         if not self._include_usage:
             return DONE
-        usage = _usage(self._job, details=self._details)
+        usage = _usage(self._job, *others, details=self._details)
         return self._event([], usage=usage, system_fingerprint=_FINGERPRINT) + DONE
 
     def _text_event(self, tokens: int, finish_reason: str | None) -> bytes:
@@ -115,7 +128,7 @@ class EventWriter:
         piece: dict[str, object] = (
             {"delta": {"content": text}} if self._shape.chat else {"text": text}
         )
-        return self._event([_choice(piece, finish_reason)])
+        return self._event([_choice(piece, finish_reason, self._index)])
 
     def _event(self, choices: Sequence[object], **rest: object) -> bytes:
         document = {**self._head, "choices": choices, **rest}
@@ -166,17 +179,21 @@ def _head(id_prefix: str, kind: str, model: str, job: EngineRequest) -> dict[str
     }
 
 
-def _choice(content: Mapping[str, object], finish_reason: str | None) -> dict[str, object]:
+def _choice(
+    content: Mapping[str, object], finish_reason: str | None, index: int
+) -> dict[str, object]:
     # vLLM adds a stop reason only to the choice that ends the answer.
     stop = {} if finish_reason is None else {"stop_reason": None}
-    return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason, **stop}
+    return {"index": index, **content, "logprobs": None, "finish_reason": finish_reason, **stop}
 
 
-def _usage(job: EngineRequest, *, details: bool) -> dict[str, object]:
+def _usage(*jobs: EngineRequest, details: bool) -> dict[str, object]:
+    """Return the usage of a request: its prompt once, and all choices."""
+    job, generated = jobs[0], sum(each.generated for each in jobs)
     usage: dict[str, object] = {
         "prompt_tokens": job.prompt_tokens,
-        "total_tokens": job.prompt_tokens + job.generated,
-        "completion_tokens": job.generated,
+        "total_tokens": job.prompt_tokens + generated,
+        "completion_tokens": generated,
     }
     # As in vLLM, nothing is said of a prompt without a cached token.
     if details and job.cached_tokens:

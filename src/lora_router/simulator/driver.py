@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from lora_router.simulator.engine import Engine, EngineRequest
@@ -10,20 +10,24 @@ from lora_router.simulator.metrics_page import MetricsPage
 
 
 class Generation:
-    """The tokens of one request as they are generated: ``True`` for the last one."""
+    """The tokens of some requests as they are generated: each with the number of its request.
 
-    def __init__(self) -> None:
-        self._tokens: asyncio.Queue[bool] = asyncio.Queue()
+    ``True`` marks the last token of a request.
+    """
 
-    async def __aiter__(self) -> AsyncIterator[bool]:
-        last = False
-        while not last:
-            last = await self._tokens.get()
-            yield last
+    def __init__(self, requests: int) -> None:
+        self._left = requests
+        self._tokens: asyncio.Queue[tuple[int, bool]] = asyncio.Queue()
 
-    def put(self, *, last: bool) -> None:
-        """Add a token."""
-        self._tokens.put_nowait(last)
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bool]]:
+        while self._left:
+            number, last = await self._tokens.get()
+            self._left -= last
+            yield number, last
+
+    def put(self, number: int, *, last: bool) -> None:
+        """Add a token of a request."""
+        self._tokens.put_nowait((number, last))
 
 
 class EngineDriver:
@@ -32,7 +36,7 @@ class EngineDriver:
     def __init__(self, engine: Engine, page: MetricsPage) -> None:
         self._engine = engine
         self._page = page
-        self._open: dict[EngineRequest, Generation] = {}
+        self._open: dict[EngineRequest, tuple[Generation, int]] = {}
         self._to_load: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._work = asyncio.Event()
         self._task: asyncio.Task[None]
@@ -48,19 +52,22 @@ class EngineDriver:
             await self._task
 
     @asynccontextmanager
-    async def generate(self, request: EngineRequest) -> AsyncIterator[Generation]:
-        """Submit a request to the engine. Leaving the block before its last token aborts it."""
-        generation = self._open[request] = Generation()
-        self._engine.submit(request)
+    async def generate(self, requests: Sequence[EngineRequest]) -> AsyncIterator[Generation]:
+        """Submit requests to the engine. Leaving the block before their last tokens aborts them."""
+        generation = Generation(len(requests))
+        for number, request in enumerate(requests):
+            self._open[request] = generation, number
+            self._engine.submit(request)
         self._work.set()
         try:
             yield generation
         finally:
-            del self._open[request]
-            if not request.finished:
-                self._engine.abort(request)
-                self._page.note_abort()
-                self._work.set()
+            for request in requests:
+                del self._open[request]
+                if not request.finished:
+                    self._engine.abort(request)
+                    self._page.note_abort()
+                    self._work.set()
 
     async def load(self, adapter: str) -> None:
         """Load an adapter between two steps, and return when that is done."""
@@ -101,9 +108,10 @@ class EngineDriver:
             batch = self._engine.end_step()
             self._page.note_step(batch, loop.time())
             for request in batch:
-                generation = self._open.get(request)
-                if generation is not None:
-                    generation.put(last=request.finished)
+                opened = self._open.get(request)
+                if opened is not None:
+                    generation, number = opened
+                    generation.put(number, last=request.finished)
 
 
 def _set(done: asyncio.Future[None]) -> None:

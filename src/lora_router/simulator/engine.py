@@ -343,7 +343,7 @@ class Engine:
         holding, adapter = request.holding, request.adapter
         if holding is not None:
             self._kv_cache.name(holding, request.computed)
-            self._kv_cache.release(holding)
+            self._kv_cache.release(holding, request.computed)
         if adapter is not None:
             # Every step uses its adapters, so the adapter that ends last is the most recently used.
             self._slots.leave(adapter)

@@ -81,7 +81,8 @@ class FleetOptions:
     the start, as from the pod's command line. Otherwise they assume that everything fits."""
     preloaded: tuple[str, ...] | None = None
     """Adapters in the host memory of every pod at the start, as many of the first ones as fit.
-    ``None``: all adapters, as in a fleet that has run for long."""
+    ``None``: all adapters, as in a fleet that has run for long. Pods that start later, after an
+    outage or by the autoscaler, have none."""
     outages: tuple[Outage, ...] = ()
     strangers: float = 0.0
     """Share of the requests that pass no router. They go to a random pod."""
@@ -109,8 +110,13 @@ class FleetOptions:
         names = self.adapters if self.preloaded is None else self.preloaded
         return names[: self.engines[pod].max_cpu_loras]
 
-    def spec_of(self, pod: int) -> LoraSpec:
-        """Return what the specification of a pod says about its adapters."""
+    def spec_of(self, pod: int, generation: int = 0) -> LoraSpec:
+        """Return what the specification of a pod says about its adapters.
+
+        Args:
+            pod: Its number.
+            generation: How often it was replaced.
+        """
         if not self.host_memory_told and self.loader is None:
             return LoraSpec(host_memory=UNLIMITED)
         engine = self.engine(pod)
@@ -119,7 +125,7 @@ class FleetOptions:
             host_memory=engine.max_cpu_loras,
             source=COMMAND_LINE,
             # Pods that start later have nothing in host memory.
-            preloaded=self.preloaded_on(pod) if pod < len(self.engines) else (),
+            preloaded=self.preloaded_on(pod) if pod < len(self.engines) and not generation else (),
             # Without a loader, pods list what they have not loaded yet.
             loads_when_listed=self.loader is not None,
         )

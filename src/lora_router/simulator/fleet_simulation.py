@@ -22,7 +22,7 @@ from lora_router.simulator.fleet_scaling import FleetMoment, FleetScaling
 from lora_router.simulator.loader_model import LoaderModel
 from lora_router.simulator.pod_model import PodCounts, PodModel
 from lora_router.simulator.router_clock import RouterClock
-from lora_router.simulator.router_model import DecisionCounts, RouterModel
+from lora_router.simulator.router_model import RouterModel
 from lora_router.simulator.routers import Routers
 from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import Arrival
@@ -37,15 +37,24 @@ class FleetRun:
     requests: list[SimulatedRequest]
     """The requests that ended, in the order in which they ended."""
     pods: list[PodCounts]
+    """By the numbers of the pods. A pod counts with those that it replaced."""
     seconds: float
-    refused: int
-    held: int
     idle_slot_waits: int
     """Requests that waited for a slot on a pod while another pod had a free one."""
     moments: Sequence[FleetMoment] = ()
     """How the fleet grew and shrank. Empty if the number of pods is fixed."""
     turned_away: Sequence[SimulatedRequest] = ()
     """The requests that were refused. They ended when they were."""
+
+    @property
+    def refused(self) -> int:
+        """How many requests were refused."""
+        return len(self.turned_away)
+
+    @property
+    def held(self) -> int:
+        """How many of the requests that ended were held in a router before."""
+        return sum(request.was_held for request in self.requests)
 
 
 @dataclass(slots=True)
@@ -56,7 +65,6 @@ class FleetSimulation:
     make_algorithm: Callable[[random.Random], Algorithm]
     seed: int = 0
     _events: EventQueue = field(default_factory=EventQueue)
-    _counts: DecisionCounts = field(default_factory=DecisionCounts)
     _pods: list[PodModel] = field(default_factory=list)
     _reservations: dict[SimulatedRequest, tuple[RouterClock, Reservation]] = field(
         default_factory=dict
@@ -76,7 +84,8 @@ class FleetSimulation:
     """When pods that start later are scraped."""
     _luck: random.Random = field(init=False)
     """Which requests pass no router, and which scrapes fail."""
-    _retired: list[PodCounts] = field(default_factory=list)
+    _retired: dict[int, PodCounts] = field(default_factory=dict)
+    """What happened on pods that were replaced, by their numbers."""
     _generations: dict[int, int] = field(default_factory=dict)
     """How often pods were replaced."""
     _is_adapter: frozenset[str] = frozenset()
@@ -110,9 +119,10 @@ class FleetSimulation:
         self._stop_when = stop_when
         rng = random.Random(self.seed)
         self._is_adapter = frozenset(self.options.adapters)
-        self._pods = [self._new_pod(number) for number in range(len(self.options.engines))]
         if self.options.loader is not None:
             self._loader = LoaderModel(self, self.options, self._events)
+        for number in range(len(self.options.engines)):
+            self._pods.append(self._started_pod(number, self.options.preloaded_on(number)))
         self._routers.begin(rng)
         for outage in self.options.outages:
             self._plan_outage(outage)
@@ -124,10 +134,8 @@ class FleetSimulation:
         self._events.run(lambda: self._stopped or (arrivals.done and not self._open))
         return FleetRun(
             self._ended,
-            self._retired + [pod.counts for pod in self._pods],
+            [self._counts_of(number) for number in range(len(self._pods))],
             self._events.time,
-            self._counts.refused,
-            self._counts.held,
             self._idle_slot_waits,
             () if scaling is None else scaling.moments,
             self._turned_away,
@@ -199,17 +207,12 @@ class FleetSimulation:
         self._submit(request, self._pods[int(name.rpartition("-")[2])])
 
     def _ask_anew(self, lost: SimulatedRequest) -> None:
-        """Send a request that was lost with its pod again, as its client would."""
-        again = SimulatedRequest(
-            lost.model,
-            lost.adapter,
-            lost.prompt_tokens,
-            lost.output_tokens,
-            self._events.time,
-            lost.blocks,
-            lost.block_tokens,
-        )
-        self._routers.ask_first(again)
+        """Send a request that was lost with its pod again, as its client would.
+
+        It is the same request: its client has waited since it arrived first.
+        """
+        lost.begin_anew()
+        self._routers.ask_first(lost)
 
     def _submit(self, request: SimulatedRequest, pod: PodModel) -> None:
         if not pod.slots.has_room_for(request.adapter) and any(
@@ -246,23 +249,16 @@ class FleetSimulation:
     def add_pod(self) -> int:
         """Add a pod that takes requests and has nothing in host memory; return its number."""
         number = len(self._pods)
-        engine = self.options.engine(number)
-        self._pods.append(
-            PodModel(f"pod-{number}", engine, self._events, self._end, self._first_token)
-        )
-        if self._loader is not None:
-            self._loader.started(number)
+        self._pods.append(self._started_pod(number))
         for router in self._routers:
-            router.put(number, 0, ready=True, served=self._served_by(number))
+            self._put(router, number)
             self._start_scrape(router, number, self._scrape_rng)
         return number
 
     def drain_pod(self, number: int) -> None:
         """Give a pod no further requests."""
         self._down.add(number)
-        for router in self._routers:
-            generation = self._generations.get(number, 0)
-            router.put(number, generation, ready=False, served=self._served_by(number))
+        self._tell_of(number)
 
     def remove_pod(self, number: int) -> None:
         """Remove a pod that has no requests."""
@@ -270,14 +266,19 @@ class FleetSimulation:
         for router in self._routers:
             router.remove(number)
 
-    def _new_pod(self, number: int) -> PodModel:
-        pod = PodModel(
-            f"pod-{number}", self.options.engine(number), self._events, self._end, self._first_token
-        )
-        pod.preload(self.options.preloaded_on(number))
+    def _started_pod(self, number: int, preloaded: Sequence[str] = ()) -> PodModel:
+        """Return a pod that has just started. Only those of the beginning have run before."""
+        engine = self.options.engine(number)
+        pod = PodModel(f"pod-{number}", engine, self._events, self._end, self._first_token)
+        pod.preload(preloaded)
         if self._loader is not None:
-            self._loader.started(number)
+            self._loader.started(number, preloaded)
         return pod
+
+    def _counts_of(self, number: int) -> PodCounts:
+        """Return what happened on a pod and on those that it replaced."""
+        counts, before = self._pods[number].counts, self._retired.get(number)
+        return counts if before is None else before.plus(counts)
 
     def _served_by(self, number: int) -> Iterable[str] | None:
         """Return what a pod lists. ``None``: all adapters, because nothing loads them."""
@@ -285,11 +286,9 @@ class FleetSimulation:
 
     def _new_router(self, name: str, clock: RouterClock, rng: random.Random) -> RouterModel:
         algorithm = self.make_algorithm(random.Random(rng.random()))
-        router = RouterModel(name, self.options, algorithm, clock, self._counts)
+        router = RouterModel(name, self.options, algorithm, clock)
         for number in self._present():
-            generation = self._generations.get(number, 0)
-            ready = number not in self._down
-            router.put(number, generation, ready=ready, served=self._served_by(number))
+            self._put(router, number)
         if self._loader is not None:
             self._loader.equip(router)
         return router
@@ -308,40 +307,45 @@ class FleetSimulation:
         return (number for number in range(len(self._pods)) if number not in self._gone)
 
     def _plan_outage(self, outage: Outage) -> None:
-        generation = 1 + self.options.outages.index(outage)
+        number = outage.pod
 
         def go() -> None:
-            self._down.add(outage.pod)
-            self._generations[outage.pod] = generation - 1
-            for router in self._routers:
-                served = self._served_by(outage.pod)
-                router.put(outage.pod, generation - 1, ready=False, served=served)
+            self._down.add(number)
+            self._tell_of(number)
             if outage.sudden:
-                lost = self._pods[outage.pod].stop()
+                lost = self._pods[number].stop()
                 for request in lost:
                     self._release(request)
-                self._replace(outage.pod)
+                self._replace(number)
                 for request in lost:
                     self._ask_anew(request)
 
         def come_back() -> None:
             if not outage.sudden:
-                if self._pods[outage.pod].load:
+                if self._pods[number].load:
                     self._events.call_later(0.5, come_back)
                     return
-                self._replace(outage.pod)
-            self._down.discard(outage.pod)
-            self._generations[outage.pod] = generation
-            for router in self._routers:
-                served = self._served_by(outage.pod)
-                router.put(outage.pod, generation, ready=True, served=served)
+                self._replace(number)
+            self._down.discard(number)
+            self._generations[number] = self._generations.get(number, 0) + 1
+            self._tell_of(number)
 
         self._events.call_at(outage.at, go)
         self._events.call_at(outage.at + outage.lasts, come_back)
 
+    def _tell_of(self, number: int) -> None:
+        """Tell all routers of a pod, as discovery does."""
+        for router in self._routers:
+            self._put(router, number)
+
+    def _put(self, router: RouterModel, number: int) -> None:
+        generation, ready = self._generations.get(number, 0), number not in self._down
+        router.put(number, generation, ready=ready, served=self._served_by(number))
+
     def _replace(self, number: int) -> None:
-        self._retired.append(self._pods[number].counts)
-        self._pods[number] = self._new_pod(number)
+        """Start a pod in the place of another. It has nothing in host memory."""
+        self._retired[number] = self._counts_of(number)
+        self._pods[number] = self._started_pod(number)
 
 
 class _Feeder:

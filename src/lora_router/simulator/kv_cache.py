@@ -49,7 +49,7 @@ class Group:
 class Holding:
     """The blocks that one request holds, or held when it was preempted."""
 
-    __slots__ = ("groups", "named", "named_blocks", "own", "rest", "user")
+    __slots__ = ("groups", "named", "named_blocks", "own", "rest", "user", "whole")
 
     def __init__(self, user: KvUser) -> None:
         self.user = user
@@ -63,6 +63,8 @@ class Holding:
         """Blocks without a name."""
         self.rest: Group | None = None
         """What a preempted request left behind its named groups."""
+        self.whole = 0
+        """The full blocks of ``rest``. Only they can be found."""
 
     @property
     def blocks(self) -> int:
@@ -143,7 +145,9 @@ class KvCache:
                 found = len(groups) * span // self.block_tokens
             left = before.rest if before is not None else None
             if left is not None and before is not None and len(groups) == before.named:
-                rest = max(0, min(left.blocks, (tokens - 1) // self.block_tokens - found))
+                rest = max(
+                    0, min(left.blocks, before.whole, (tokens - 1) // self.block_tokens - found)
+                )
         fits = self.used + back + self.blocks_of(room) - found <= self.capacity
         return Found(groups, found + rest, rest, fits)
 
@@ -209,8 +213,13 @@ class KvCache:
                 holding.own -= blocks
         holding.named = until
 
-    def release(self, holding: Holding) -> None:
-        """Take a request's blocks from it."""
+    def release(self, holding: Holding, tokens: int) -> None:
+        """Take a request's blocks from it.
+
+        Args:
+            holding: The blocks.
+            tokens: Tokens whose keys and values are in them. The last block may be full in part.
+        """
         if not self.caches:
             self.used -= holding.own
             return
@@ -221,6 +230,7 @@ class KvCache:
             self._keep(rest)
             # What lies behind a copy that is not found cannot be found either.
             holding.rest = rest if len(holding.groups) == holding.named else None
+            holding.whole = max(0, tokens // self.block_tokens - holding.named_blocks)
         for group in reversed(holding.groups):
             group.users -= 1
             if not group.users:

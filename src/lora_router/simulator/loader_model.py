@@ -60,8 +60,6 @@ class LoaderModel:
         self._withdrawn: dict[int, set[str]] = {}
         self._calls: dict[int, Callable[[Result], None]] = {}
         """What to call when a pod has done a call."""
-        for number in range(len(options.engines)):
-            self.started(number)
 
     def equip(self, router: RouterModel) -> None:
         """Give a router a loader."""
@@ -109,11 +107,9 @@ class LoaderModel:
         withdrawn = self._withdrawn[number]
         return [name for name in self._listed[number] if name not in withdrawn]
 
-    def started(self, number: int) -> None:
-        """Learn that a pod has started, or another one in its place."""
-        engines = len(self._options.engines)
-        names = self._options.preloaded_on(number) if number < engines else ()
-        self._listed[number] = dict.fromkeys(names)
+    def started(self, number: int, preloaded: Iterable[str]) -> None:
+        """Learn that a pod has started, or another one in its place, and what it lists."""
+        self._listed[number] = dict.fromkeys(preloaded)
         self._withdrawn[number] = set()
         lost = self._calls.pop(number, None)
         if lost is not None:

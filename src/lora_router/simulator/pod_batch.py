@@ -324,6 +324,6 @@ class PodBatch:
         if self.options.preemption:
             self.kv_cache.settle(seat.holding, tokens)
         self.kv_cache.name(seat.holding, tokens)
-        self.kv_cache.release(seat.holding)
+        self.kv_cache.release(seat.holding, tokens)
         if request.adapter is not None:
             self.slots.leave(request.adapter)

@@ -30,6 +30,16 @@ class PodCounts:
     preemptions: int = 0
     """How often a request lost its place because the KV cache was full."""
 
+    def plus(self, other: "PodCounts") -> "PodCounts":
+        """Return the sums of both."""
+        return PodCounts(
+            self.loads + other.loads,
+            self.evictions + other.evictions,
+            self.deferred + other.deferred,
+            self.routed + other.routed,
+            self.preemptions + other.preemptions,
+        )
+
 
 def _nobody_asks(_request: SimulatedRequest) -> None:
     """Do nothing."""

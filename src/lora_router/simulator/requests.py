@@ -13,6 +13,8 @@ DEFAULT_OUTPUT_TOKENS = 16
 BLOCK_TOKENS = 16
 """Tokens that a name of a block stands for."""
 CHARACTERS_PER_TOKEN = 4
+_MOST_CHOICES = 128
+"""Answers to one request."""
 
 
 class RequestError(Exception):
@@ -38,6 +40,8 @@ class Asked:
     include_usage: bool = False
     inputs: int = 1
     """Number of texts to embed."""
+    choices: int = 1
+    """Answers to generate (``n``)."""
     blocks: tuple[int, ...] = ()
     """Names of the full blocks of the prompt, of ``BLOCK_TOKENS`` tokens each."""
 
@@ -51,11 +55,13 @@ async def read_completion(request: web.Request) -> Asked:
     document = await read_object(request)
     options = document.get("stream_options")
     text = prompt_text(document.get("messages") or document.get("prompt") or "")
+    prompt_tokens = count_tokens(text)
     return Asked(
         model=_model(document),
-        prompt_tokens=count_tokens(text),
+        prompt_tokens=prompt_tokens,
         blocks=name_blocks(text),
-        output_tokens=_output_tokens(document),
+        output_tokens=_output_tokens(document, prompt_tokens),
+        choices=_choices(document),
         stream=document.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
@@ -69,6 +75,8 @@ async def read_embedding(request: web.Request) -> Asked:
     """
     document = await read_object(request)
     texts = document.get("input")
+    for text in texts if isinstance(texts, list) else [texts or ""]:
+        _check_fits(count_tokens(prompt_text(text)), 0)
     return Asked(
         model=_model(document),
         prompt_tokens=count_tokens(prompt_text(texts or "")),
@@ -150,7 +158,48 @@ def _model(document: Mapping[str, object]) -> str:
     return model
 
 
-def _output_tokens(document: Mapping[str, object]) -> int:
+def _output_tokens(document: Mapping[str, object], prompt_tokens: int) -> int:
+    output_tokens = _given_output_tokens(document)
+    if output_tokens is None:
+        output_tokens = max(0, min(DEFAULT_OUTPUT_TOKENS, MAX_MODEL_LEN - prompt_tokens))
+        # An answer has at least one token.
+        _check_fits(prompt_tokens + (not output_tokens), output_tokens)
+    else:
+        _check_fits(prompt_tokens, output_tokens)
+    return output_tokens
+
+
+def _choices(document: Mapping[str, object]) -> int:
+    value = document.get("n")
+    if value is None:
+        return 1
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_CHOICES:
+        message = f"n must be from 1 to {_MOST_CHOICES}, got {value!r}."
+        raise RequestError(400, "BadRequestError", message, "n")
+    return value
+
+
+def _check_fits(prompt_tokens: int, output_tokens: int) -> None:
+    """Check that a request is no longer than the model allows.
+
+    Raises:
+        RequestError: It is longer.
+    """
+    total = prompt_tokens + output_tokens
+    if total > MAX_MODEL_LEN:
+        raise RequestError(
+            400,
+            "BadRequestError",
+            f"This model's maximum context length is {MAX_MODEL_LEN} tokens. However, you "
+            f"requested {output_tokens} output tokens and your prompt contains at least "
+            f"{prompt_tokens} input tokens, for a total of at least {total} tokens. Please reduce "
+            "the length of the input prompt or the number of requested output tokens. "
+            f"(parameter=input_tokens, value={prompt_tokens})",
+            "input_tokens",
+        )
+
+
+def _given_output_tokens(document: Mapping[str, object]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         value = document.get(name)
         if value is None:
@@ -161,8 +210,9 @@ def _output_tokens(document: Mapping[str, object]) -> int:
             raise RequestError(
                 400,
                 "BadRequestError",
-                f"{name}={value} cannot be greater than max_model_len={MAX_MODEL_LEN}.",
+                f"{name}={value} cannot be greater than max_model_len={MAX_MODEL_LEN}. Please "
+                f"request fewer output tokens. (parameter={name}, value={value})",
                 name,
             )
         return value
-    return DEFAULT_OUTPUT_TOKENS
+    return None

@@ -1,7 +1,7 @@
 """A router in a simulation: the fleet, director and hub that serve, fed by simulated scrapes."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
@@ -26,17 +26,11 @@ from lora_router.simulator.trace import BASE_MODEL
 from lora_router.telemetry.lacking_slots import LackingSlots, Slots
 
 
-@dataclass(slots=True)
-class DecisionCounts:
-    """Counts the outcomes of all routers. It is the observer of their directors."""
+class _NoObserver:
+    """Observes nothing. Requests know what became of them."""
 
-    held: int = 0
-    refused: int = 0
-
-    def decided(self, _algorithm: str, outcome: str, _reason: str, _seconds: float) -> None:
-        """Count an outcome."""
-        self.held += outcome == "held"
-        self.refused += outcome == "refused"
+    def decided(self, _algorithm: str, _outcome: str, _reason: str, _seconds: float) -> None:
+        """Do nothing."""
 
 
 class RouterModel:
@@ -48,7 +42,6 @@ class RouterModel:
         options: FleetOptions,
         algorithm: Algorithm,
         clock: RouterClock,
-        counts: DecisionCounts,
     ) -> None:
         self.clock = clock
         self.place = Place()
@@ -62,7 +55,7 @@ class RouterModel:
             {algorithm.name: algorithm},
             algorithm.name,
             clock,
-            counts,
+            _NoObserver(),
             max_hold_seconds=options.max_hold_seconds,
             overload=options.overload,
         )
@@ -104,6 +97,8 @@ class RouterModel:
             outcome = self.director.route(query, decided)
             if isinstance(outcome, Routed | Refused):
                 decided(outcome)
+            else:
+                request.was_held = True
 
         self.asked[request] = None
         self.clock.run(route)
@@ -131,7 +126,7 @@ class RouterModel:
         url = f"http://{address}"
         pod = Pod(
             f"pod-{number}", address, f"{url}/metrics", f"{url}/v1/models", ready,
-            uid=str(generation), lora=self._options.spec_of(number),
+            uid=str(generation), lora=self._options.spec_of(number, generation),
         )  # fmt: skip
         self.fleet.upsert(pod)
         state = self.fleet.get(pod.name)

@@ -88,13 +88,15 @@ class ScenarioKeys:
     preload: str | int | tuple[str, ...] = key(
         WordOr((ALL, NONE), NumberOrNames(_MOST_ADAPTERS)),
         "Adapters that are in every pod's host memory at the start: `all` that fit, `none`, the "
-        "first so many, or the named ones (`adapter-000`, `adapter-001`, …).",
+        "first so many, or the named ones (`adapter-000`, `adapter-001`, …). A pod that starts "
+        "later, after an outage or by the autoscaler, has none.",
         default=ALL,
     )
     host_memory_told: bool = key(
         Flag(),
-        "Whether routers know `max_cpu_loras` and `preload`, as they do from the command line of a "
-        "pod. Otherwise they assume that every adapter that was used stays in host memory.",
+        "Whether routers know `max_cpu_loras` and what a pod starts with, as they do from its "
+        "command line. Otherwise they assume that every adapter that was used stays in host "
+        "memory.",
         default=False,
     )
     max_num_seqs: tuple[int, ...] = key(

@@ -202,62 +202,79 @@ class SimulatedPod:
 
     async def _complete(self, request: web.Request, shape: Shape) -> web.StreamResponse:
         asked = await read_completion(request)
-        model, job, headers = self._admit(request, asked)
+        model, jobs, headers = self._admit(request, asked)
         details = self.options.prompt_tokens_details
-        async with self._driver.generate(job) as generation:
+        async with self._driver.generate(jobs) as generation:
             if not asked.stream:
                 await _until_last(generation)
-                answered = completions.completion(shape, model, job, details=details)
+                answered = completions.completion(shape, model, *jobs, details=details)
                 return web.json_response(answered, headers=headers)
             # As in vLLM, the status is sent at once and the first event with the first token.
             answer = web.StreamResponse(headers={**headers, "content-type": EVENT_STREAM})
             await answer.prepare(request)
-            events = EventWriter(
-                shape,
-                model,
-                job,
-                interval=self.options.stream_interval,
-                include_usage=asked.include_usage,
-                details=details,
-            )
-            async for last in generation:
-                if event := events.token(last=last):
+            writers = [
+                EventWriter(
+                    shape,
+                    model,
+                    job,
+                    interval=self.options.stream_interval,
+                    include_usage=asked.include_usage,
+                    details=details,
+                    index=index,
+                )
+                for index, job in enumerate(jobs)
+            ]
+            left = len(jobs)
+            async for number, last in generation:
+                left -= last
+                event = writers[number].token(last=last)
+                if not left:
+                    event += writers[0].ending(*jobs[1:])
+                if event:
                     await answer.write(event)
             return answer
 
     async def _embedding(self, request: web.Request) -> web.Response:
         asked = await read_embedding(request)
-        model, job, headers = self._admit(request, asked)
-        async with self._driver.generate(job) as generation:
+        model, [job], headers = self._admit(request, asked)
+        async with self._driver.generate([job]) as generation:
             await _until_last(generation)
         return web.json_response(completions.embedding(model, job, asked.inputs), headers=headers)
 
     async def _transcription(self, request: web.Request) -> web.Response:
         asked = await read_transcription(request)
-        _model, job, headers = self._admit(request, asked)
-        async with self._driver.generate(job) as generation:
+        _model, [job], headers = self._admit(request, asked)
+        async with self._driver.generate([job]) as generation:
             await _until_last(generation)
         return web.json_response(completions.transcription(job), headers=headers)
 
     def _admit(
         self, request: web.Request, asked: Asked
-    ) -> tuple[str, EngineRequest, dict[str, str]]:
-        """Return the model's name, the request for the engine, and the answer's headers."""
+    ) -> tuple[str, list[EngineRequest], dict[str, str]]:
+        """Return the model's name, the requests for the engine, and the answer's headers.
+
+        As in vLLM, each choice of an answer is a request of the engine.
+        """
         base = self.options.base
         model = asked.model or base
         if model != base and model not in self.adapters:
             raise completions.unknown_model(model, base)
         adapter = None if model == base else model
-        job = EngineRequest(
-            adapter=adapter,
-            prompt_tokens=asked.prompt_tokens,
-            output_tokens=asked.output_tokens,
-            arrived=asyncio.get_running_loop().time(),
-            id=request.headers.get("x-request-id") or uuid.uuid4().hex,
-            blocks=asked.blocks,
-            block_tokens=BLOCK_TOKENS,
-        )
-        return model, job, {"x-pod": self.options.name, "x-adapter-state": self._found(adapter)}
+        name = request.headers.get("x-request-id") or uuid.uuid4().hex
+        now = asyncio.get_running_loop().time()
+        jobs = [
+            EngineRequest(
+                adapter=adapter,
+                prompt_tokens=asked.prompt_tokens,
+                output_tokens=asked.output_tokens,
+                arrived=now,
+                id=name,
+                blocks=asked.blocks,
+                block_tokens=BLOCK_TOKENS,
+            )
+            for _ in range(asked.choices)
+        ]
+        return model, jobs, {"x-pod": self.options.name, "x-adapter-state": self._found(adapter)}
 
     def _found(self, adapter: str | None) -> str:
         if adapter is None:

@@ -22,6 +22,7 @@ class SimulatedRequest:
         "pod",
         "prompt_tokens",
         "sent",
+        "was_held",
     )
 
     def __init__(
@@ -56,6 +57,15 @@ class SimulatedRequest:
         """When it was sent there. Until then it was held in the router."""
         self.deferred = False
         """Whether it waited on a pod for a slot at any time."""
+        self.was_held = False
+        """Whether it was held in a router at any time."""
+
+    def begin_anew(self) -> None:
+        """Forget what became of it, but for when it arrived: it was lost with its pod."""
+        self.cached_tokens = 0
+        self.first_token = -1.0
+        self.pod = ""
+        self.sent = self.arrived
 
     def prompt(self) -> Prompt:
         """Return what a router knows of its prompt."""

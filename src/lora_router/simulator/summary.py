@@ -45,12 +45,13 @@ class Summary:
     idle_slot_waits: int
     """Number of those (in the whole run) that were sent there while another pod had a free slot."""
     held: float
-    """Share of the requests that were held in the router."""
+    """Share of the requests that were held in the router. As for ``slot_waits``, of those that were
+    served."""
     loads: float
     """Adapter loads per 1,000 requests."""
     evictions: float
     imbalance: float
-    """Requests of the busiest pod, divided by the average."""
+    """Requests of the busiest pod, divided by the average. A pod that returns is the same pod."""
     worst_adapter_p99: float
     """The largest p99 time to first token among the adapters with 20 requests or more."""
     median_adapter_p99: float

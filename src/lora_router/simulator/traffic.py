@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lora_router.simulator.no_value import ratio
 from lora_router.simulator.recorded.recording import Recording, TraceError
 from lora_router.simulator.recorded.session_adapters import SessionAdapters
 from lora_router.simulator.trace import BASE_MODEL, Arrival, Workload, make_trace
@@ -22,7 +23,7 @@ class Traffic(Protocol):
 
     @property
     def rate(self) -> float:
-        """Requests per second on average."""
+        """Requests per second on average. It may have no value."""
         ...
 
     @property
@@ -73,8 +74,8 @@ class ReplayedTraffic:
 
     @property
     def rate(self) -> float:
-        """Requests per second on average."""
-        return self.recording.rate * self.pace
+        """Requests per second on average, of those that are replayed."""
+        return ratio(self.count, self.seconds)
 
     @property
     def adapters(self) -> Sequence[str]:

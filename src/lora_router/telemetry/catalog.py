@@ -228,6 +228,11 @@ _PROCESS = {
         "counter",
         "Workers that ended or hung and were started again. Only with workers above 1.",
     ),
+    "lora_router_nameless_readings_total": Described(
+        "counter",
+        "Readings of pods that workers got without the names of adapters, because they were too "
+        "many or not valid Unicode. Only with workers above 1.",
+    ),
 }
 
 _GATEWAY = {
@@ -262,8 +267,8 @@ _GATEWAY = {
     ),
     "lora_router_refused_connections_total": Described(
         "counter",
-        "Connections closed because grpc_max_connections were open, or because no worker was "
-        "there to take them.",
+        "Connections closed because grpc_max_connections were open, because no worker was there to "
+        "take them, or because a worker had no file descriptors left.",
     ),
     "lora_router_wasted_streams_total": Described(
         "counter",

@@ -31,7 +31,7 @@ reports the fleet as a whole. Their values must not be added up: use the largest
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from time import monotonic
@@ -41,6 +41,7 @@ from prometheus_client.registry import Collector
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.director import Director
 from lora_router.routing.refusal import Refusal, Refused
@@ -196,7 +197,8 @@ class LackingSlots(Collector):
                 counts[names.of(pod.catalog)].add(pod)
             if not number % _SLICE:
                 yield
-        for number, adapter in enumerate(self._without_slot(), start=1):
+        lacking = yield from self._without_slot()
+        for number, adapter in enumerate(lacking, start=1):
             serving = self._fleet.serving(adapter)
             if serving.is_adapter and serving.pods:
                 counts[names.of(serving.pods[0].catalog)].lacking.add(adapter)
@@ -210,21 +212,35 @@ class LackingSlots(Collector):
                 yield
         self.slots = found
 
-    def _without_slot(self) -> Iterable[str]:
-        """Return the models that lack a slot. Some may be base models, which need none."""
+    def _without_slot(self) -> Generator[None, None, Iterable[str]]:
+        """Find the models that lack a slot; yield between slices.
+
+        Some may be base models, which need none.
+        """
         found: dict[str, None] = {}
-        for held in (self._director.held_adapters(), *self._fleet.peers.held()):
-            for adapter, share in held.items():
-                if share.closed is not None or share.seconds > HELD_SECONDS:
-                    found[adapter] = None
+        for number, (adapter, share) in enumerate(self._held(), start=1):
+            if share.closed is not None or share.seconds > HELD_SECONDS:
+                found[adapter] = None
+            if not number % _SLICE:
+                yield
+        found.update(dict.fromkeys(self._refused_lately()))
+        return found
+
+    def _held(self) -> Iterator[tuple[str, HeldShare]]:
+        """Yield the adapters that are held, here and at peers. They may change meanwhile."""
+        yield from self._director.reception.held_adapters.each(self._clock)
+        for held in self._fleet.peers.held():
+            yield from tuple(held.items())
+
+    def _refused_lately(self) -> Iterable[str]:
+        """Return the models of which a request was refused within the last minute."""
         oldest = self._clock() - REFUSED_SECONDS
         while self._refused:
             model, at = next(iter(self._refused.items()))
             if at > oldest:
                 break
             del self._refused[model]
-        found.update(dict.fromkeys(self._refused))
-        return found
+        return self._refused
 
     def _take_in(self, refused: Refused) -> None:
         if refused.refusal not in _OVERLOADED:

@@ -38,7 +38,7 @@ class FoundAddresses:
 
     def _use(self, addresses: Collection[PeerAddress]) -> None:
         found = tuple(sorted((each.target, each.host) for each in addresses))
-        message = messages.encode(messages.Addresses(found))
+        message = messages.encode(messages.Addresses(found, self._source.is_complete))
         if message != self._message:
             self._message = message
             self._crew.broadcast(message)
@@ -50,10 +50,13 @@ class ToldAddresses:
     def __init__(self) -> None:
         self._addresses: tuple[PeerAddress, ...] = ()
         self._changed = asyncio.Event()
+        self.is_complete = False
+        """Whether these are the addresses of all routers."""
 
     def told(self, message: messages.Addresses) -> None:
         """Use what the parent has found."""
         self._addresses = tuple(PeerAddress(*each) for each in message.addresses)
+        self.is_complete = message.is_complete
         self._changed.set()
 
     async def follow(self, use: Callable[[Collection[PeerAddress]], None]) -> None:

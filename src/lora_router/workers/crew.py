@@ -181,7 +181,7 @@ class Crew:
     @property
     def takes_connections(self) -> bool:
         """Whether a worker could get a connection now."""
-        return any(member.share.responsive for member in self._all())
+        return any(member.share.can_take for member in self._all())
 
     def place(self, accepted: socket.socket) -> bool:
         """Hand a connection to a worker; return whether one took it."""

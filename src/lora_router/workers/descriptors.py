@@ -1,8 +1,9 @@
 """File descriptors that the parent passes to a worker, each with bytes that say what it is."""
 
+import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 CONNECTION = b"c"
 """A connection of a gateway."""
@@ -12,6 +13,8 @@ RELAY = b"r"
 """One end of a way for streams that are passed on to another worker, whose number follows."""
 _MAX_TAG_BYTES = 16
 _AT_ONCE = 64
+_SPARE = 8
+"""Descriptors that a process should have left before it gets more."""
 
 
 def descriptor_pair() -> tuple[socket.socket, socket.socket]:
@@ -36,9 +39,12 @@ def send_descriptor(through: socket.socket, tag: bytes, sent: socket.socket) -> 
 
 
 def receive_descriptors(
-    through: socket.socket, receive: Callable[[bytes, socket.socket], None]
+    through: socket.socket, receive: Callable[[bytes, socket.socket | None], None]
 ) -> bool:
-    """Pass on the descriptors that have arrived; return whether more can arrive."""
+    """Pass on the descriptors that have arrived; return whether more can arrive.
+
+    ``None``: it is lost, because this process has as many as it may. The kernel has closed it.
+    """
     for _ in range(_AT_ONCE):
         try:
             tag, descriptors, _flags, _address = socket.recv_fds(through, _MAX_TAG_BYTES, 1)
@@ -48,10 +54,23 @@ def receive_descriptors(
             return False
         if not tag:
             return False
+        if not descriptors:
+            receive(tag, None)
         for descriptor in descriptors:
             # Its family is found out from the descriptor.
             received = socket.socket(fileno=descriptor)
             with suppress(OSError):
                 received.setblocking(False)
             receive(tag, received)
+    return True
+
+
+def has_spare_descriptors(some: socket.socket) -> bool:
+    """Return whether this process may have a few more descriptors. It copies that of a socket."""
+    with ExitStack() as copies:
+        for _ in range(_SPARE):
+            try:
+                copies.callback(os.close, os.dup(some.fileno()))
+            except OSError:
+                return False
     return True

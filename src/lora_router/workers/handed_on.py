@@ -1,6 +1,7 @@
 """What the parent hands on to the workers: the list of pods, and what was read from them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,6 +13,8 @@ from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Reading, last_readings
+from lora_router.fleet.reading_bounds import SCRAPED
+from lora_router.log_limit import LogLimit
 from lora_router.peering.pb import readings_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
 from lora_router.peering.reading_codec import ReadingWriter
@@ -20,6 +23,8 @@ from lora_router.scrape.scraper import Scraper
 from lora_router.workers import messages
 from lora_router.workers.crew import Crew
 from lora_router.workers.member import Member
+
+log = logging.getLogger("lora_router.workers")
 
 GATHER_SECONDS = 0.05
 """How long a pod's metrics wait for those of other pods, to be sent together. Each message wakes
@@ -57,7 +62,7 @@ class HandedOn:
         self._clock = clock
         self._digests = CatalogDigests()
         self._keys = PodKeys(fleet)
-        self._writer = ReadingWriter(self._keys, self._digests)
+        self._writer = self._make_writer()
         """Writes once what is the same for all workers: everything but lists of models."""
         self._writers: dict[int, tuple[Member, ReadingWriter]] = {}
         """By worker. Each has a writer of its own, which knows the lists that the worker has."""
@@ -71,6 +76,9 @@ class HandedOn:
         self._measured: set[PodState] = set()
         """The pods of which workers have metrics, or will with the next message."""
         self._is_synced = False
+        self.nameless = 0
+        """Readings that were handed on without the names of adapters, in total."""
+        self._limit = LogLimit(60.0)
         fleet.changes.pods.subscribe(self._pods_changed)
         scraper.followers.subscribe_readings(self._gather)
         scraper.followers.subscribe_looked(self._looked)
@@ -88,11 +96,32 @@ class HandedOn:
         """Hand on what a router on another host read, which is in the parent's fleet already."""
         self._gather(reading)
 
+    def _make_writer(self, *, with_lists: bool = False) -> ReadingWriter:
+        return ReadingWriter(
+            self._keys,
+            self._digests,
+            with_lists=with_lists,
+            bounds=SCRAPED,
+            on_nameless=self._count_nameless,
+        )
+
+    def _count_nameless(self, reading: Reading) -> None:
+        self.nameless += 1
+        name = reading.state.pod.name
+        self._limit.log(
+            log,
+            logging.WARNING,
+            name,
+            "pod %s: workers are not told the names of adapters on its page: they are too many, or "
+            "not valid Unicode",
+            name,
+        )
+
     # To one worker
 
     def _tell_all(self, member: Member) -> None:
         """Tell a worker that was started all that the others know."""
-        writer = ReadingWriter(self._keys, self._digests, with_lists=True)
+        writer = self._make_writer(with_lists=True)
         self._writers[member.number] = member, writer
         for message in _pods_messages(self._pods.values(), ()):
             member.process.send(message)

@@ -22,7 +22,7 @@ from lora_router.routing.selection import EVERY_POD, Selection
 from lora_router.workers import messages
 from lora_router.workers.crew import Crew
 from lora_router.workers.member import Member
-from lora_router.workers.messages import Asked, Declared, NotLoaded, Wanted
+from lora_router.workers.messages import Asked, Declared, MayLoad, NotLoaded, Wanted
 
 ASK_SECONDS = 0.5
 """How often a worker tells which adapters are asked for."""
@@ -49,11 +49,17 @@ class AdaptersOfCrew:
         self._parts: Sequence[bytes] = tuple(_in_parts((), ()))
         """The messages that tell it."""
         self._is_due = False
+        self._may_load = False
         declared.declarations.subscribe(self._changed)
         crew.on_started.append(self._tell_one)
         crew.on_asked = self._heard
 
     # What the loader asks and tells
+
+    def use_may_load(self, may_load: bool) -> None:
+        """Let workers tell peers whether this router may be the one that loads."""
+        self._may_load = may_load
+        self._crew.broadcast(messages.encode(MayLoad(may_load)))
 
     def demand(self) -> Demand:
         """Return for which adapters requests wait, and how many are in flight now."""
@@ -137,6 +143,8 @@ class AdaptersOfCrew:
     def _tell_one(self, member: Member) -> None:
         for each in self._parts:
             member.process.send(each)
+        if self._may_load:
+            member.process.send(messages.encode(MayLoad(may_load=True)))
 
     def _now(self) -> tuple[tuple[DeclaredAdapter, ...], tuple[Template, ...]]:
         declared = self._declared

@@ -83,6 +83,7 @@ class Member:
         share.ready, share.responsive = status.ready, True
         share.connections, share.received = status.connections, status.received
         share.streams = status.streams
+        share.short = status.short
 
     def take_in(self, number: int, families: Sequence[Family], *, is_last: bool) -> None:
         """Take in a part of the answer to a question for its metrics."""
@@ -133,5 +134,7 @@ class Member:
         }
         if status is not None:
             details |= {"connections": self.share.total, "streams": status.streams}
+            if status.short:
+                details["out_of_descriptors"] = True
             details |= json.loads(status.details)
         return details

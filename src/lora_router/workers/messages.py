@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from lora_router.extproc.tls import TlsContents
 from lora_router.fleet.pod import Pod
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -30,6 +31,8 @@ class Start(_Message, frozen=True):
     """The settings, pickled."""
     host: str
     """Identifies this run of the parent."""
+    tls: TlsContents | None = None
+    """What the TLS files contained when they could last be used."""
 
 
 class Pods(_Message, frozen=True):
@@ -72,6 +75,8 @@ class Addresses(_Message, frozen=True):
 
     addresses: tuple[tuple[str, str], ...]
     """The target and the host name of each."""
+    is_complete: bool = True
+    """Whether these are all, and not only some that were found first."""
 
 
 class Speak(_Message, frozen=True):
@@ -101,6 +106,12 @@ class NotLoaded(_Message, frozen=True):
     served: str
     detail: str
     seconds: float
+
+
+class MayLoad(_Message, frozen=True):
+    """Tell peers whether this router may be the one that loads adapters."""
+
+    may_load: bool
 
 
 class Refresh(_Message, frozen=True):
@@ -163,6 +174,10 @@ class Status(_Message, frozen=True):
     """Its name among its peers."""
     peers: tuple[str, ...] = ()
     """The names of its peers on other hosts."""
+    loaders: tuple[str, ...] = ()
+    """Those of them that may be the ones that load adapters."""
+    short: bool = False
+    """Whether it has as many file descriptors as it may."""
 
 
 class Failed(_Message, frozen=True):
@@ -265,6 +280,7 @@ FromParent: TypeAlias = (
     | Tell
     | Declared
     | NotLoaded
+    | MayLoad
     | Refresh
     | UseLog
     | Shed

@@ -28,7 +28,6 @@ from lora_router.assembly import (
 from lora_router.config.settings import Settings
 from lora_router.counted import counted
 from lora_router.debug.gathering import Gathering
-from lora_router.extproc.tls import load_tls
 from lora_router.extproc.transport_error import listen_error
 from lora_router.listening import listen, shown_address
 from lora_router.loader_assembly import LoaderPart, loader_choice, make_loader
@@ -50,6 +49,7 @@ from lora_router.workers import messages
 from lora_router.workers.addresses import FoundAddresses
 from lora_router.workers.crew import Crew
 from lora_router.workers.handed_on import HandedOn
+from lora_router.workers.kept_tls import KeptTls
 from lora_router.workers.listener import Listener
 from lora_router.workers.loading import AdaptersOfCrew
 from lora_router.workers.merged_metrics import Rising, family_of, merged
@@ -104,6 +104,8 @@ class Parent:
         if source is not None:
             self.addresses = FoundAddresses(self.crew, source, self.supervisor)
         self.voice = self._share_scrapes()
+        files = tls_source(settings)
+        self.tls = None if files is None else KeptTls(files, self.supervisor)
         self.listener = Listener(self.crew)
         self.port = settings.grpc_port
         """The gRPC port, after ``start``."""
@@ -146,6 +148,7 @@ class Parent:
             lambda: self.crew.ready,
             lambda: self.crew.restarts,
             lambda: self.listener.refused,
+            lambda: self.handed_on.nameless,
         )
 
     def readiness(self) -> Readiness:
@@ -185,9 +188,8 @@ class Parent:
             self.loader.follow(self.supervisor)
         await self.discovery.start()
         await self.scraper.start()
-        files = tls_source(settings)
-        if files is not None:
-            load_tls(files)
+        if self.tls is not None:
+            self.tls.start()
         try:
             listening = listen(settings.grpc_host, settings.grpc_port)
         except OSError as error:
@@ -217,6 +219,8 @@ class Parent:
         if self.adapters_file is not None:
             self.adapters_file.refresh()
         self.pod_access.refresh()
+        if self.tls is not None:
+            self.tls.refresh()
         self.crew.broadcast(messages.encode(messages.Refresh()))
 
     def use_log(self, level: str, style: Literal["text", "json"]) -> None:
@@ -267,7 +271,8 @@ class Parent:
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
 
     async def _start_worker(self, number: int) -> WorkerProcess:
-        return await start_worker(number, self._settings, self._host)
+        kept = None if self.tls is None else self.tls.contents
+        return await start_worker(number, self._settings, self._host, kept)
 
     async def _ask(self, question: bytes) -> Answered:
         """Return the answers of all workers, and of this process about the loader."""
@@ -297,6 +302,8 @@ class Parent:
         )
         if part is not None:
             adapters.want = part.loader.want
+            if self.voice is not None and self.loader_lease is None:
+                part.tell_peers(self.voice, adapters.use_may_load)
             self._readiness.add_details(part.status)
             self._readiness.add_condition(part.unread)
         return part

@@ -17,6 +17,8 @@ class Share:
     ready: bool = False
     responsive: bool = False
     """Whether it has reported lately."""
+    short: bool = False
+    """Whether it has as many file descriptors as it may. A connection would be lost."""
     connections: int = 0
     """Open connections, as of its last report."""
     received: int = 0
@@ -24,6 +26,11 @@ class Share:
     placed: int = 0
     """Connections that were handed to it."""
     streams: int = 0
+
+    @property
+    def can_take(self) -> bool:
+        """Whether it can get a connection."""
+        return self.responsive and not self.short
 
     @property
     def total(self) -> int:
@@ -36,7 +43,7 @@ def in_order(shares: Iterable[Share]) -> list[Share]:
 
     As long as no worker is ready, those that are not get connections: they answer health checks.
     """
-    usable = [share for share in shares if share.responsive]
+    usable = [share for share in shares if share.can_take]
     ready = [share for share in usable if share.ready]
     return sorted(ready or usable, key=lambda each: (each.total, each.streams, each.number))
 
@@ -46,7 +53,7 @@ def too_many(shares: Iterable[Share]) -> Share | None:
 
     A worker that was started again has none: gateways keep the connections that they have.
     """
-    ready = [share for share in shares if share.ready and share.responsive]
+    ready = [share for share in shares if share.ready and share.can_take]
     if len(ready) < 2 or any(share.placed != share.received for share in ready):
         return None
     most = max(ready, key=lambda each: (each.total, each.streams))

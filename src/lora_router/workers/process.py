@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lora_router
 from lora_router.config.settings import Settings
+from lora_router.extproc.tls import TlsContents
 from lora_router.workers import messages
 from lora_router.workers.descriptors import descriptor_pair, send_descriptor
 from lora_router.workers.framing import FramedProtocol
@@ -85,13 +86,16 @@ class WorkerProcess:
             self._lifeline = -1
 
 
-async def start_worker(number: int, settings: Settings, host: str) -> WorkerProcess:
+async def start_worker(
+    number: int, settings: Settings, host: str, tls: TlsContents | None = None
+) -> WorkerProcess:
     """Start the process of a worker, and send it the first message.
 
     Args:
         number: The worker's number.
         settings: The settings of the router.
         host: Identifies this run of the parent.
+        tls: What the TLS files contained when they could last be used.
 
     Raises:
         OSError: A limit of the system is reached.
@@ -123,7 +127,7 @@ async def start_worker(number: int, settings: Settings, host: str) -> WorkerProc
         their_descriptors.close()
         os.close(their_lifeline)
     worker = WorkerProcess(process, control, our_descriptors, our_lifeline)
-    worker.send(messages.encode(messages.Start(number, pickle.dumps(settings), host)))
+    worker.send(messages.encode(messages.Start(number, pickle.dumps(settings), host, tls)))
     return worker
 
 

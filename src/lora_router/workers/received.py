@@ -3,16 +3,20 @@
 import logging
 from collections.abc import Callable, Collection
 
+from google.protobuf.message import DecodeError
+
 from lora_router.fleet.catalog import Catalog, CatalogsFullError
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Reading
+from lora_router.fleet.reading_bounds import SCRAPED
 from lora_router.log_limit import LogLimit
 from lora_router.peering.pb import readings_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
 from lora_router.peering.reading_codec import UNKNOWN_LIST, ReadingReader
+from lora_router.peering.report_reader import ReportError
 from lora_router.routing.second_look import SecondLook
 from lora_router.workers import messages
 
@@ -39,7 +43,7 @@ class Received:
         self._send = send
         self._now = now
         digests = CatalogDigests()
-        self._reader = ReadingReader(PodKeys(fleet), digests, now, with_lists=True)
+        self._reader = ReadingReader(PodKeys(fleet), digests, now, with_lists=True, bounds=SCRAPED)
         self._limit = LogLimit(60.0)
         self._is_looking = False
         self._looked_at = float("-inf")
@@ -57,7 +61,18 @@ class Received:
 
     def readings(self, message: messages.Readings) -> None:
         """Apply what was read from pods. The parent has judged it already."""
-        for reading in self._reader.read(pb.Readings.FromString(message.readings)):
+        try:
+            readings = self._reader.read(pb.Readings.FromString(message.readings))
+        except (ReportError, DecodeError) as error:  # A fault of this program.
+            self._limit.log(
+                log,
+                logging.ERROR,
+                "rejected",
+                "what the parent told of pods is unusable: %s",
+                error,
+            )
+            return
+        for reading in readings:
             self._apply(reading)
 
     def look(self) -> bool:

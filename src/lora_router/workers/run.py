@@ -64,7 +64,9 @@ async def _serve(control: socket.socket, descriptors: socket.socket) -> int:
     settings = _settings(start)
     configure_logging(settings.log_level, settings.log_format, f"worker {start.number}")
     try:
-        worker = Worker(start.number, settings, protocol, descriptors, start.host, os.environ)
+        worker = Worker(
+            start.number, settings, protocol, descriptors, start.host, os.environ, tls=start.tls
+        )
         loop.set_exception_handler(worker.supervisor.callback_failed)
         protocol.receive = lambda data: worker.receive(messages.from_parent(data))
         for data in waiting:
@@ -72,7 +74,7 @@ async def _serve(control: socket.socket, descriptors: socket.socket) -> int:
         await worker.start()
     except Exception as error:
         log.exception("worker %d cannot start", start.number)
-        text = str(error) if isinstance(error, OSError | ValueError) else describe(error)
+        text = (str(error) if isinstance(error, OSError | ValueError) else "") or describe(error)
         protocol.send(messages.encode(messages.Failed(text)))
         protocol.close()
         await gone.wait()

@@ -5,7 +5,7 @@ Other routers know the parent by the name of that worker. When the worker ends, 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from google.protobuf.message import DecodeError
 
@@ -39,6 +39,7 @@ class Voice:
         """The name of the worker that speaks."""
         self.peers: frozenset[str] = frozenset()
         """The routers on other hosts that it exchanges reports with."""
+        self._loaders: tuple[str, ...] = ()
         self.now = clock.now
         self.readings: PassesReadings | None = None
         self.on_named: Callable[[str], None] = lambda _name: None
@@ -54,6 +55,10 @@ class Voice:
         """Call once, ``seconds`` from now."""
         return self._clock.call_later(seconds, call)
 
+    def loaders(self) -> Collection[str]:
+        """Return the routers on other hosts that may be the ones that load adapters."""
+        return self._loaders
+
     def send_to_all(self, message: bytes) -> None:
         """Send a message to every peer on another host that has room for it."""
         if self._speaker is not None:
@@ -67,6 +72,7 @@ class Voice:
         status = None if speaker is None else speaker.status
         peers = frozenset(() if status is None else status.peers)
         gone, self.peers = self.peers - peers, peers
+        self._loaders = () if status is None else status.loaders
         if self.readings is not None:
             for name in gone:
                 self.readings.gone(name)

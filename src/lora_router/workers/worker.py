@@ -12,8 +12,10 @@ from lora_router.admin.server import Readiness
 from lora_router.asking import Asking
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
+from lora_router.extproc.tls import TlsContents
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
+from lora_router.log_limit import LogLimit
 from lora_router.loop_clock import LoopClock
 from lora_router.peer_assembly import WorkerPeers
 from lora_router.peering.exchanges import connect
@@ -27,7 +29,12 @@ from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
 from lora_router.workers import messages
 from lora_router.workers.addresses import ToldAddresses
-from lora_router.workers.descriptors import CONNECTION, RELAY, receive_descriptors
+from lora_router.workers.descriptors import (
+    CONNECTION,
+    RELAY,
+    has_spare_descriptors,
+    receive_descriptors,
+)
 from lora_router.workers.framing import FramedProtocol
 from lora_router.workers.loading import AdaptersOfWorker
 from lora_router.workers.merged_metrics import send_metrics
@@ -40,6 +47,7 @@ from lora_router.workers.messages import (
     FromParent,
     Hurry,
     Looked,
+    MayLoad,
     NotLoaded,
     Objectives,
     Pods,
@@ -78,6 +86,8 @@ class Worker(Front):
         descriptors: socket.socket,
         host: str,
         environ: Mapping[str, str] = MappingProxyType({}),
+        *,
+        tls: TlsContents | None = None,
     ) -> None:
         """Create the parts.
 
@@ -88,6 +98,7 @@ class Worker(Front):
             descriptors: Where the parent passes descriptors. It must not block.
             host: Identifies this run of the parent.
             environ: Where OpenTelemetry's variables are.
+            tls: What is used at the start if the TLS files cannot be.
 
         Raises:
             SecretError, RedisMissingError, PasswordError: The settings of peers cannot be used.
@@ -95,9 +106,13 @@ class Worker(Front):
         self._addresses = ToldAddresses()
         place = WorkerPlace(host, number, settings.workers)
         super().__init__(settings, WorkerPeers(place, self._addresses), environ)
+        self._transport.kept_tls = tls
         self._control = control
         self._descriptors = descriptors
         self._connections = 0
+        """Connections that it was handed, those included that it could not receive."""
+        self._is_short = False
+        """Whether it has no file descriptors left."""
         self.hub = self._make_hub(number)
         share_failed_loads(self.first_use, self.hub)
         questions = QuestionExchange(self.hub) if self.peering is None else self.peering.questions
@@ -119,15 +134,18 @@ class Worker(Front):
         """Reports since ``report`` was called."""
         self._known = Readiness(ready=False, reason="starting", details={})
         self._details = b"{}"
+        self._limit = LogLimit()
 
     async def start(self) -> None:
         """Serve. The worker is not ready before the parent says that pods were read.
 
         Raises:
-            TransportError: The TLS files are invalid.
+            TransportError: The TLS files are invalid, and nothing was kept of earlier ones.
         """
         self.watchdog.start()
         await self._serve()
+        if self.certificates is not None:
+            self.certificates.refresh()  # It tells if what was kept is in use.
         if self._adapters is not None:
             self.supervisor.keep("adapter-demand", self._adapters.keep_telling)
             self.supervisor.keep("declared-adapters", self._adapters.keep_declaring)
@@ -139,10 +157,9 @@ class Worker(Front):
         await self._drained.wait()
 
     async def stop(self) -> None:
-        """Drain if nothing has been drained yet, and stop every part."""
-        if not self._is_draining:
-            self.hurry()
-            await self._drain_once()
+        """End the drain, if one is running, or drain at once; then stop every part."""
+        self.hurry()
+        await self._drain_once()
         if self._report_timer is not None:
             self._report_timer.cancel()
         asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
@@ -184,7 +201,7 @@ class Worker(Front):
                 self.supervisor.once("ask", self._ask(message))
             case Shed():
                 self._transport.server.shed()
-            case Addresses() | Speak() | Tell():
+            case Addresses() | Speak() | Tell() | MayLoad():
                 self._serve_hosts(message)
             case Declared() | NotLoaded():
                 self._serve_loads(message)
@@ -195,7 +212,7 @@ class Worker(Front):
         answers = await self.asking.ask(message.question)
         self._send(messages.encode(messages.Answered(message.number, tuple(answers))))
 
-    def _serve_hosts(self, message: Addresses | Speak | Tell) -> None:
+    def _serve_hosts(self, message: Addresses | Speak | Tell | MayLoad) -> None:
         """Handle a message that concerns peers on other hosts."""
         match message:
             case Addresses():
@@ -205,6 +222,8 @@ class Worker(Front):
             case Tell(data):
                 if self.peering is not None:
                     self.peering.tell(data)
+            case MayLoad(may_load):
+                self.hub.use_may_load(may_load)
 
     def _serve_loads(self, message: Declared | NotLoaded) -> None:
         """Handle a message that concerns declared adapters."""
@@ -239,6 +258,8 @@ class Worker(Front):
         if self._reports % _READ_EVERY == 0:
             self._known = self.readiness()
             self._details = json.dumps(self._known.details).encode()
+        is_short = self._is_short
+        self._is_short = is_short and not has_spare_descriptors(self._descriptors)
         self._reports += 1
         readiness = self._known
         status = messages.Status(
@@ -251,6 +272,8 @@ class Worker(Front):
             links=self._linked(),
             name=self.hub.name,
             peers=tuple(name for name in self.hub.peers if not self._is_worker(name)),
+            loaders=tuple(name for name in self.hub.loaders() if not self._is_worker(name)),
+            short=is_short,
         )
         self._send(messages.encode(status))
         loop = asyncio.get_running_loop()
@@ -271,9 +294,13 @@ class Worker(Front):
         if not receive_descriptors(self._descriptors, self._take):
             asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
 
-    def _take(self, tag: bytes, received: socket.socket) -> None:
+    def _take(self, tag: bytes, received: socket.socket | None) -> None:
         if tag == CONNECTION:
             self._connections += 1
+        if received is None:
+            self._lost(tag)
+            return
+        if tag == CONNECTION:
             self._transport.server.take(received)
             return
         kind, number = tag[:1], int(tag[1:])
@@ -281,6 +308,23 @@ class Worker(Front):
             self.supervisor.once("worker-link", self.links.add(number, kind, received))
         elif self.relays is not None:
             self.supervisor.once("worker-link", self.relays.add(number, received))
+
+    def _lost(self, tag: bytes) -> None:
+        """Tell the parent that connections are lost here. Links it makes again by itself."""
+        what = "a link to another worker"
+        if tag == CONNECTION:
+            what = "a gRPC connection"
+            self._transport.bounds.refused_connections += 1
+        self._limit.log(
+            log,
+            logging.ERROR,
+            "descriptors",
+            "%s is lost: this process has as many file descriptors as it may (ulimit -n)",
+            what,
+        )
+        if not self._is_short:
+            self._is_short = True
+            self.report()
 
     def _make_hub(self, number: int) -> Hub:
         if self.peering is not None:
@@ -329,8 +373,11 @@ class Worker(Front):
 
     async def _drain_once(self) -> None:
         if self._is_draining:
+            await self._drained.wait()
             return
         self._is_draining = self._readiness.draining = True
         self.report()
-        await self._drain()
-        self._drained.set()
+        try:
+            await self._drain()
+        finally:
+            self._drained.set()

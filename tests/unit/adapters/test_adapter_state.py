@@ -116,6 +116,15 @@ def test_fit_pods_are_counted_once_for_many_adapters() -> None:
             "no matching pod takes loads (1 match): ml/a: not allowed",
         ),
         (FitCount(3, 2, 1, "ml/a"), "no matching pod has a place for it now (2 match)"),
+        (
+            FitCount(2, unread=1),
+            "its labels or its namespace match none of 2 ready pods of its base model; "
+            "the list of 1 more ready pod has not been read",
+        ),
+        (
+            FitCount(unread=2),
+            "the list of 2 ready pods has not been read yet, and no other serves its base model",
+        ),
     ],
 )
 def test_why_an_adapter_has_no_place(pods: FitCount, reason: str) -> None:

@@ -17,7 +17,7 @@ from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.selection import EVERY_POD, Selection
 from lora_router.routing.selector import parse_selector
-from tests.fleet import make_fleet, make_pod, state_of
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.adapters.declared_router import DeclaredRouter, declared
 from tests.unit.adapters.loading_router import LoadingRouter
 
@@ -27,6 +27,21 @@ TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
 def refused(outcome: object) -> Refused:
     assert isinstance(outcome, Refused), outcome
     return outcome
+
+
+def late_model(router: DeclaredRouter) -> str:
+    """Return the model for which the pod is asked of the only request that was held."""
+    [(_, outcome)] = router.late
+    assert isinstance(outcome, Routed), outcome
+    assert outcome.reservation.adapter == outcome.model
+    return outcome.model
+
+
+def with_full_pod(router: DeclaredRouter, adapter: str) -> Routed:
+    """Let the first pod list an adapter; return the request of another one in its only slot."""
+    router.fleet.put_metrics(state_of(router.fleet, 1), make_metrics(max_lora=1))
+    router.lists(1, [adapter, "busy"])
+    return router.routed("busy")
 
 
 class TestWaiting:
@@ -397,3 +412,91 @@ class TestLists:
         router.declare(declared("chat"))
         found = {name for each in names.with_aliases(catalogs) for name in each.adapters}
         assert found == {"chat"}
+
+
+class TestDeclarationsThatChange:
+    """Requests wait for an adapter as it was declared, and the declaration changes."""
+
+    def test_those_that_wait_for_a_load_get_the_new_version(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        router.held("sql")
+        router.clock.advance(10)
+
+        router.declare(declared("sql", version="2"))
+
+        assert router.wanted == ["sql@1", "sql@2"]
+        assert router.first_use.waiting() == {"sql@2"}
+        router.lists(1, ["sql@2"])
+        assert late_model(router) == "sql@2"
+
+    def test_the_pods_that_list_nothing_change_meanwhile(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        router.held("sql")
+        router.held("sql", "second")
+        router.declare(declared("sql", version="2"))
+        router.lists(1, ["other"])
+        router.declare(declared("sql", version="3"))
+        router.lists(2, ["other"])
+        assert not router.late
+        router.lists(2, ["sql@3"])
+        assert router.late_names == ["sql", "second"]
+
+    def test_they_wait_no_longer_than_before(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        router.held("sql")
+        router.clock.advance(20)
+        router.declare(declared("sql", version="2"))
+        router.clock.advance(9.9)
+        assert not router.late
+        router.clock.advance(0.2)
+        [(_, outcome)] = router.late
+        assert refused(outcome) == Refused(
+            Refusal.ADAPTER_NOT_LOADED, model="sql", detail="no pod had loaded it in time"
+        )
+        assert router.director.held == 0
+
+    def test_they_go_to_a_pod_that_has_the_new_version_already(self) -> None:
+        router = DeclaredRouter(declared("sql", "s3://lora/missing"))
+        router.held("sql")
+        router.lists(2, ["sql-2"])
+        router.declare(declared("sql-2", aliases=("sql",)))
+        # The name belongs to another adapter now: no version of the one that was asked for.
+        [(_, outcome)] = router.late
+        assert refused(outcome).refusal is Refusal.UNKNOWN_MODEL
+
+    def test_those_for_an_adapter_that_is_removed_are_told_at_once(self) -> None:
+        router = DeclaredRouter(declared("sql"), declared("chat"))
+        router.held("sql")
+        router.held("chat")
+        router.declare(declared("chat"))
+        [(_, outcome)] = router.late
+        assert refused(outcome).refusal is Refusal.UNKNOWN_MODEL
+        assert router.director.held == 1
+
+    def test_a_declaration_of_the_same_version_changes_nothing(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        router.held("sql")
+        router.declare(declared("sql", version="1", pods=WantedPods(copies=1)))
+        assert not router.late
+        assert router.first_use.waiting() == {"sql@1"}
+
+    def test_those_that_wait_for_a_slot_of_the_old_version_keep_it(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), pods=1)
+        busy = with_full_pod(router, "sql@1")
+        assert router.held("sql").reason != "first-use"
+        router.declare(declared("sql", version="2"))
+        assert not router.late
+        assert router.first_use.is_held("sql@1")
+        busy.reservation.release()
+        assert late_model(router) == "sql@1"
+
+    def test_they_follow_when_the_pods_with_the_old_version_are_gone(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), max_hold_seconds=20.0)
+        with_full_pod(router, "sql@1")
+        router.held("sql")
+        router.declare(declared("sql", version="2"))
+        router.lists(2, ["sql@2"])
+        assert not router.late
+        router.fleet.remove("pod-1")
+        router.clock.advance(20.1)
+        assert late_model(router) == "sql@2"

@@ -3,11 +3,14 @@ from collections.abc import Collection, Iterable
 
 import pytest
 
+from lora_router.adapters.adapter_place import Place
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.demand import Demand
-from lora_router.adapters.places import Place, PlaceSearch
+from lora_router.adapters.places import PlaceSearch
+from lora_router.adapters.trouble import Trouble
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
 from lora_router.steps import all_at_once
 from tests.fleet import make_fleet, make_metrics, state_of
 
@@ -192,3 +195,37 @@ def test_no_popular_adapter_takes_the_last_copy_of_another_one_for_its_second() 
     _lists(fleet, 1, ("a0",))
     _lists(fleet, 2, ("a1",))
     assert _copies(_find(fleet, _adapters(2), Demand({"a0": 500.0}))) == {"a0": 1, "a1": 1}
+
+
+def failing(on: PodState, *, may_evict: bool = True) -> Demand:
+    """Return a demand in which pods do not load the adapter ``bad``."""
+    trouble = Trouble(frozenset({on}), is_nowhere=True, may_evict=may_evict)
+    return Demand(trouble=lambda name: trouble if name == "bad" else None)
+
+
+BAD = DeclaredAdapter("bad", "base", "/lora/bad")
+
+
+def test_an_adapter_that_a_pod_failed_to_load_gets_one_place_on_another_pod() -> None:
+    fleet = make_fleet(3, adapters=(), host_memory=4)
+    places = _find(fleet, [BAD], failing(state_of(fleet, 1)))
+    assert [place.state.pod.name in {"pod-2", "pod-3"} for place in places] == [True]
+
+
+def test_it_gets_one_on_that_pod_if_there_is_no_other() -> None:
+    fleet = make_fleet(1, adapters=(), host_memory=4)
+    assert _copies(_find(fleet, [BAD], failing(state_of(fleet, 1)))) == {"bad": 1}
+
+
+def test_adapters_that_fail_get_places_after_all_others() -> None:
+    fleet = make_fleet(1, adapters=(), host_memory=2)
+    assert "bad" not in _copies(_find(fleet, [BAD, *_adapters(2)], failing(state_of(fleet, 1))))
+
+
+@pytest.mark.parametrize("may_evict", [True, False])
+def test_nothing_is_evicted_for_one_that_has_just_failed(may_evict: bool) -> None:
+    fleet = make_fleet(2, adapters=(), host_memory=2)
+    for number in (1, 2):
+        _lists(fleet, number, ("a0", "a1"))
+    demand = failing(state_of(fleet, 1), may_evict=may_evict)
+    assert _copies(_find(fleet, [BAD, *_adapters(2)], demand))["bad"] == int(may_evict)

@@ -1,8 +1,11 @@
 """What is shown of declared adapters, and of pods that load them."""
 
+import pytest
+
 from lora_router.adapters.calls import Call, Outcome
 from lora_router.adapters.declared import WantedPods
 from lora_router.adapters.status import AdapterStatus, Failing, pod_status, rows_in_steps
+from tests.fleet import make_pod
 from tests.unit.adapters.loading import Loading, adapter, adapters
 
 EVERYWHERE = WantedPods(everywhere=True)
@@ -85,3 +88,47 @@ def test_thousands_of_adapters_are_shown_in_slices() -> None:
     loading = Loading(1, memory=8, declared=adapters(500))
 
     assert max(len(part) for part in rows_in_steps(loading.loader)) < 100
+
+
+def test_a_pod_whose_metrics_cannot_be_read_is_why_an_adapter_has_no_place() -> None:
+    loading = Loading(0, declared=adapters(1))
+    loading.fleet.upsert(make_pod(1))
+    loading.pods.show(loading.state(1))
+    loading.run(1.0)
+
+    assert rows(loading)["a0"].unplaced_because == (
+        "no matching pod takes loads (1 match): "
+        "pod-1: its host memory is not known: /metrics has not been read"
+    )
+
+
+def test_a_pod_whose_list_has_not_been_read_is_why_an_adapter_has_no_place() -> None:
+    loading = Loading(0, declared=adapters(1))
+    loading.fleet.upsert(make_pod(1))
+    loading.run(1.0)
+
+    assert rows(loading)["a0"].unplaced_because == (
+        "the list of 1 ready pod has not been read yet, and no other serves its base model"
+    )
+
+
+def test_fewer_copies_than_declared_are_not_shown_as_loaded() -> None:
+    twice = [adapter(f"a{number}", pods=WantedPods(copies=2)) for number in range(2)]
+    loading = Loading(2, memory=1, declared=twice)
+    loading.run(2.0)
+
+    row = rows(loading)["a0"]
+
+    assert (row.state, row.loaded_count, row.wanted_count) == ("partly", 1, 1)
+    assert row.unplaced_because == "1 of the 2 copies that it declares have no place now"
+
+
+def test_the_next_try_is_not_before_the_end_of_the_rest_of_its_pod() -> None:
+    loading = Loading(1, declared=adapters(1))
+    loading.pods.answer = lambda _: "refused"
+    loading.run(0.5)
+    loading.loader.pods[loading.state(1)].blocked_until = loading.clock.now() + 40.0
+
+    (failing,) = rows(loading)["a0"].failing
+
+    assert failing.next_try_in == pytest.approx(40.0)

@@ -261,27 +261,33 @@ class TestProblems:
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_CERT_FILE": "tls.crt"},
-                "grpc_tls_cert_file and grpc_tls_key_file: set both or neither",
+                "grpc_tls_cert_file and grpc_tls_key_file: set both or neither "
+                "(LORA_ROUTER_GRPC_TLS_CERT_FILE=tls.crt)",
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_KEY_FILE": "tls.key"},
-                "grpc_tls_cert_file and grpc_tls_key_file: set both or neither",
+                "grpc_tls_cert_file and grpc_tls_key_file: set both or neither "
+                "(LORA_ROUTER_GRPC_TLS_KEY_FILE=tls.key)",
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_CLIENT_CA_FILE": "ca.crt"},
-                "grpc_tls_client_ca_file: requires grpc_tls_cert_file",
+                "grpc_tls_client_ca_file: requires grpc_tls_cert_file "
+                "(LORA_ROUTER_GRPC_TLS_CLIENT_CA_FILE=ca.crt)",
             ),
             (
                 {"LORA_ROUTER_POD_TLS_CERT_FILE": "tls.crt"},
-                "pod_tls_cert_file and pod_tls_key_file: set both or neither",
+                "pod_tls_cert_file and pod_tls_key_file: set both or neither "
+                "(LORA_ROUTER_POD_TLS_CERT_FILE=tls.crt)",
             ),
             (
                 {"LORA_ROUTER_POD_API_KEY": "k", "LORA_ROUTER_POD_API_KEY_FILE": "key"},
-                "pod_api_key and pod_api_key_file: set at most one of them",
+                "pod_api_key and pod_api_key_file: set at most one of them "
+                "(LORA_ROUTER_POD_API_KEY=(not shown); LORA_ROUTER_POD_API_KEY_FILE=key)",
             ),
             (
                 {"LORA_ROUTER_POD_TLS_SKIP_VERIFY": "1", "LORA_ROUTER_POD_TLS_CA_FILE": "ca.crt"},
-                "pod_tls_skip_verify and pod_tls_ca_file: set at most one of them",
+                "pod_tls_skip_verify and pod_tls_ca_file: set at most one of them "
+                "(LORA_ROUTER_POD_TLS_SKIP_VERIFY=1; LORA_ROUTER_POD_TLS_CA_FILE=ca.crt)",
             ),
             (
                 {"LORA_ROUTER_POD_TLS_SERVER_NAME": "*.pods"},
@@ -306,18 +312,24 @@ class TestProblems:
                 "NAMESPACE/NAME",
             ),
             (
-                {"LORA_ROUTER_PEERS": "h:1", "LORA_ROUTER_PEER_SERVICE": "routers"},
-                "peers and peer_service: set at most one of them",
+                {
+                    "LORA_ROUTER_PEERS": "h:1",
+                    "LORA_ROUTER_PEER_SERVICE": "routers",
+                    "LORA_ROUTER_PEER_SECRET_FILE": "secret",
+                },
+                "peers and peer_service: set at most one of them "
+                "(LORA_ROUTER_PEERS=h:1; LORA_ROUTER_PEER_SERVICE=routers)",
             ),
             (
                 {"LORA_ROUTER_PEERS": "h:1", "LORA_ROUTER_GRPC_HOST": "::"},
                 "peers: peers must prove who they are: set peer_secret_file, or "
                 "grpc_tls_client_ca_file for mutual TLS, or peer_allow_unauthenticated=true if "
-                "only routers and gateways can reach the gRPC port",
+                "only routers and gateways can reach the gRPC port (LORA_ROUTER_PEERS=h:1)",
             ),
             (
                 {"LORA_ROUTER_MODEL_HEADER": "Target-Pod"},
-                "two headers have the name 'target-pod': all names must differ",
+                "two headers have the name 'target-pod': all names must differ "
+                "(LORA_ROUTER_MODEL_HEADER=Target-Pod)",
             ),
         ],
     )
@@ -344,7 +356,16 @@ class TestProblems:
             ("envoy_router_address", ["x\x1b:1", "http://h:1"]),
             ("algorithm_options", ["shuffle_shard_k=2,shuffle_shard_k=3"]),
             ("model_rewrites", ["a=b,a=c"]),
-            ("paths", ["/x=routed,/x=passed"]),
+            ("paths", ["/x=routed,/x=passed", " , "]),
+            ("peers", ["h:00050000000"]),
+            ("max_hold_seconds", ["3596", "-1"]),
+            ("first_use_seconds", ["3600"]),
+            ("envoy_message_timeout_seconds", ["3601", "0", "0.0000005"]),
+            ("envoy_pod_idle_seconds", ["0.0000005"]),
+            ("endpoints", [" "]),
+            ("kubernetes_namespaces", [" , ", " "]),
+            ("kubernetes_selector", [" ", "\t"]),
+            ("inference_paths", [","]),
         ],
     )
     def test_a_value_that_nothing_could_use_is_refused(

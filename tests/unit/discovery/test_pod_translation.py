@@ -170,7 +170,7 @@ class TestPorts:
         assert good(pod_object(), PortRules(port=9000)).address == "10.0.0.7:9000"
 
     @pytest.mark.parametrize(
-        "text", ["", "0", "65536", "80.80", "http", "-1", "٨٠", "9" * 40, "000001999999"]
+        "text", ["", "0", "65536", "80.80", "http", "-1", "٨٠", "9" * 40, "00050000000"]
     )
     def test_a_label_that_is_no_port_is_one_problem_and_the_default(self, text: str) -> None:
         [pod], problems = to_pods(pod_object(labels={"model.aibrix.ai/port": text}), PortRules())

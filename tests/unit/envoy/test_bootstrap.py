@@ -45,6 +45,9 @@ FIELDS = ("typed_config", "log_format", "json_format")
         {"path_prefixes": "/llm,/eu-1/a.b/,/~+x"},
         {"path_prefixes": "/llm,/eu-1/a.b/,/~+x", "envoy_body_mode": "full-duplex"},
         {"path_prefixes": "/llm", "envoy_body_mode": "streamed", "tokens": "on"},
+        {"max_hold_seconds": 3595, "envoy_message_timeout_seconds": 3600},
+        {"first_use_seconds": 3595, "adapter_sources": ["s3://lora"]},
+        {"envoy_message_timeout_seconds": 0.001, "envoy_pod_idle_seconds": 0.001},
     ],
     ids=str,
 )

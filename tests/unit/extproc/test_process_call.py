@@ -13,6 +13,7 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame, rst_stream
 from lora_router.grpc_server.limits import Limits
+from lora_router.steps import all_at_once
 from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -238,7 +239,7 @@ def test_streams_that_are_let_go_end_with_ok() -> None:
         peer.send(frame(frames.DATA, 0, number, said(request_headers()) + said(HELD)))
 
     peer.connection.refuse_new()
-    assert peer.connection.let_go() == 2
+    assert all_at_once(peer.connection.let_go()) == 2
 
     endings = {number: payload for kind, _, number, payload in peer.received() if kind == 1}
     assert endings == dict.fromkeys((1, 3), b"\x00\x0bgrpc-status\x010")
@@ -427,7 +428,7 @@ def test_a_request_that_is_routed_is_let_go_without_an_answer() -> None:
     number = gateway.open()
     gateway.tell(number, request_headers(), SQL)
 
-    gateway.connection.let_go()
+    all_at_once(gateway.connection.let_go())
     gateway.exchange()
 
     assert not gateway.answers(number)[-1].HasField("immediate_response")

@@ -63,6 +63,27 @@ def claims_of(held: dict[str, HeldShare], other: LedgerShare) -> list[tuple[str,
     return [(claim.adapter, claim.router, claim.since) for claim in found]
 
 
+def test_the_claims_of_a_peer_are_made_once_for_each_of_its_shares_and_in_steps() -> None:
+    shares = PeerShares()
+    claims = Claims(shares)
+    held = {f"a{number}": HeldShare(1.0) for number in range(600)}
+    asked: list[str] = []
+    share = Received(LedgerShare("there", 1, EVERY, {}, held, {}), 10.0)
+    steps = claims.make(share, {}, asked.append)
+    next(steps)
+    assert 0 < len(asked) < 300
+    for _ in steps:
+        assert len(asked) <= 600
+    shares.received["there"] = share
+    for _ in range(3):
+        assert len(claims.of({"there"}, {}, asked.append, 10.0)) == 600
+    assert len(asked) == 600
+
+    claims.forget_made()
+    claims.of({"there"}, {}, asked.append, 10.0)
+    assert len(asked) == 1200, "what pods list may be another now"
+
+
 def test_the_claim_of_an_adapter_is_that_of_the_router_that_has_held_it_longest() -> None:
     held = {"a": HeldShare(1.0), "b": HeldShare(5.0)}
     other = LedgerShare("there", 1, EVERY, {}, {"a": HeldShare(2.0), "b": HeldShare(3.0)}, {})

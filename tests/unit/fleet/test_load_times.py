@@ -258,6 +258,22 @@ class TestWhatIsIgnored:
         assert self.seen(pods) == 0
         assert not state_of(pods.fleet, 1).loading
 
+    def test_a_request_that_another_pod_served_does_not_end_the_load_of_another(
+        self, pods: Pods
+    ) -> None:
+        loads, follows = pods.send("b"), pods.send("b")
+
+        follows.answered(replace_pod(ANSWER, "10.0.0.2:8000"))
+
+        assert state_of(pods.fleet, 1).loading == {"b"}
+        loads.answered(ANSWER)
+        assert not state_of(pods.fleet, 1).loading
+
+    def test_nor_does_one_that_turns_out_to_be_for_no_adapter(self, pods: Pods) -> None:
+        pods.send("b")
+        pods.send("b").has_no_adapter()
+        assert state_of(pods.fleet, 1).loading == {"b"}
+
 
 def replace_pod(answer: Answer, served_by: str) -> Answer:
     return Answer(answer.status, served_by=served_by, details=answer.details)

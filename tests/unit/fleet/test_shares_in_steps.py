@@ -147,6 +147,47 @@ class TestAShare:
         do(steps)
         assert all("a" in state.beliefs.last_uses for state in fleet)
 
+    def test_tells_of_the_pods_that_the_share_before_it_changed_last(self) -> None:
+        """The steps of the one before it are not continued."""
+        fleet = fleet_of()
+        told: set[PodState] = set()
+        fleet.changes.shared.subscribe(told.update)
+        fleet.report_to_peers("here", 0.1, {}, 0.0)
+        first = fleet.take_share(share(fleet, 1, 3), 0.0)
+        while "there" not in fleet.report_to_peers("here", 0.1, {}, 0.0).heard:
+            next(first)
+        told.clear()
+        fleet.peers._untold.update(dict.fromkeys(fleet))
+        do(fleet.take_share(share(fleet, 2, 3), 0.1))
+        assert told == set(fleet)
+
+    def test_adds_to_what_is_left_of_the_uses_that_an_earlier_one_reported(self) -> None:
+        fleet = fleet_of()
+
+        def used(number: int, adapter: str) -> LedgerShare:
+            uses = {
+                state.pod.name: UsedShare((state.pod.address, state.pod.uid), {adapter: 0.0})
+                for state in fleet
+            }
+            return LedgerShare("there", number, 0.1, {}, {}, {}, used=uses)
+
+        first = fleet.take_share(used(1, "a"), 0.0)
+        next(first)
+        assert sum("a" in state.beliefs.last_uses for state in fleet) == 4
+        do(fleet.take_share(used(2, "b"), 0.1))
+        assert all({"a", "b"} <= set(state.beliefs.last_uses) for state in list(fleet)[4:])
+        assert all("b" in state.beliefs.last_uses for state in fleet)
+
+    def test_leaves_a_bounded_number_of_uses_to_be_applied(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reported_uses, "_MAX_LEFT", 30)
+        fleet = fleet_of()
+        for number in range(1, 50):
+            uses = {f"pod-{number}-{k}": UsedShare(("x", ""), {"a": 0.0}) for k in range(10)}
+            fleet.take_share(LedgerShare("there", number, 0.1, {}, {}, {}, used=uses), 0.0)
+        assert len(fleet._reported_uses._left["there"].used) <= 15
+
 
 class TestAPeerThatIsForgotten:
     def test_is_forgotten_on_few_pods_in_one_step(self) -> None:
@@ -179,6 +220,43 @@ class TestAPeerThatIsForgotten:
         do(leaving)
         assert counted(fleet) == [2] + [0] * 9
         assert told == set(fleet)
+
+    def test_that_is_there_again_is_forgotten_in_steps_all_the_same(self) -> None:
+        fleet = fleet_of()
+        fleet.put_peer(share(fleet, 5, 3), 0.0)
+        next(fleet.drop_peer("there", 0.1))
+        again = fleet.take_share(LedgerShare("there", 1, 0.1, {}, {}, {}), 0.2)
+        assert counted(fleet) == [0] * 4 + [3] * 6
+        next(again)
+        assert counted(fleet) == [0] * 8 + [3] * 2
+        do(again)
+        assert counted(fleet) == [0] * PODS
+
+    def test_because_it_is_quiet_is_forgotten_on_few_scraped_pods_in_one_step(self) -> None:
+        fleet = fleet_of()
+        for number in range(1, 6):
+            fleet.report_to_peers("here", 0.1, {}, number / 10)
+            if number == 1:
+                fleet.put_peer(replace(share(fleet, 1, 3), every=10.0), 0.1)
+        for state in fleet:
+            fleet.put_metrics(state, make_metrics(max_lora=2, scraped_at=0.55))
+        fleet.report_to_peers("here", 0.1, {}, 0.6)
+        assert counted(fleet) == [0] * 4 + [3] * 6
+        do(fleet.peers.fade())
+        assert counted(fleet) == [0] * PODS
+
+    def test_because_it_is_quiet_counts_again_when_it_is_heard_between_two_steps(self) -> None:
+        fleet = fleet_of()
+        for number in range(1, 6):
+            fleet.report_to_peers("here", 0.1, {}, number / 10)
+            if number == 1:
+                fleet.put_peer(replace(share(fleet, 1, 3), every=10.0), 0.1)
+        for state in fleet:
+            fleet.put_metrics(state, make_metrics(max_lora=2, scraped_at=0.55))
+        fleet.report_to_peers("here", 0.1, {}, 0.6)
+        do(fleet.take_share(share(fleet, 2, 3), 0.6))
+        do(fleet.peers.fade())
+        assert counted(fleet) == [3] * PODS
 
 
 @pytest.mark.parametrize("seed", mostly_slow(range(200), quick=30))
@@ -256,6 +334,35 @@ class TestTheHub:
             clock.advance_to_next(0.0)
             assert 0 <= sum(counted(fleet)) - before <= 3 * 4
             before = sum(counted(fleet))
+
+    def test_keeps_one_work_for_each_peer(self) -> None:
+        """Otherwise a busy router would never apply a report, and need more and more memory."""
+        fleet, clock = fleet_of(), ManualClock()
+        hub = Hub("here", fleet, dict, clock)
+        for name in ("there", "elsewhere"):
+            peer = hub.met(name, "", 8)
+            assert isinstance(peer, Peer)
+            for number in range(1, 30):
+                new = share(fleet, number, number)
+                hub.reported(peer, LedgerShare(name, number, 0.1, new.pods, {}, {}))
+        assert len(hub._turns) == 2
+        clock.advance(0.0)
+        assert counted(fleet) == [29 * 2] * PODS
+
+    def test_follows_soon_from_claims_what_was_put_off(self) -> None:
+        fleet, clock = fleet_of(), ManualClock()
+        hub = Hub("here", fleet, dict, clock)
+        fleet.report_to_peers("here", 0.1, {}, clock.now())
+        for number in (1, 2):
+            for name in ("there", "elsewhere"):
+                peer = hub.met(name, "", 8)
+                assert isinstance(peer, Peer)
+                held = {"b": HeldShare(float(number))}
+                hub.reported(peer, LedgerShare(name, number, 0.1, {}, held, {}))
+        clock.advance(0.0)
+        assert fleet.peers.allotments._renewed_at == 100.0
+        clock.advance(0.01)
+        assert 100.0 < fleet.peers.allotments._renewed_at < 100.01
 
     def test_forgets_a_peer_in_the_same_way(self) -> None:
         fleet, clock = fleet_of(), ManualClock()

@@ -8,6 +8,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
 from lora_router.grpc_server.limits import Limits, Rate
+from lora_router.steps import all_at_once
 from tests.unit.grpc_server.peer import CHECK, WATCH, RawPeer, block, message
 
 FEW = Rate(20, 5)
@@ -117,8 +118,8 @@ class Chaos:
                 lambda: self.peer.clock.advance(rng.choice((0.01, 0.5, 1.5))),
                 lambda: self.peer.health.set("", rng.choice((SERVING, NOT_SERVING))),
                 connection.control.ping,
-                connection.control.drain,
-                connection.let_go,
+                connection.drain,
+                lambda: all_at_once(connection.let_go()),
                 connection.refuse_new,
             ),
             (6, 2, 1, 1, 1, 0.2),

@@ -1,6 +1,7 @@
 """The client side of a connection in memory, either with the ``h2`` library or with raw frames."""
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from h2.config import H2Configuration
@@ -22,6 +23,7 @@ from lora_router.grpc_server.headers import literals
 from lora_router.grpc_server.health import Health
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method, Methods
+from lora_router.grpc_server.turns import Turns
 from tests.fleet import ManualClock
 from tests.unit.grpc_server.echo import ECHO, Echo
 
@@ -96,6 +98,9 @@ class Server:
             call_later=self.call_later,
             now=self.clock.now,
         )
+        self.due: deque[Callable[[], None]] = deque()
+        """What runs in the next iterations of the event loop."""
+        self.shared_turns = Turns(self.due.append, self.clock.now)
         self.woken = 0
         self.connection = self.another()
 
@@ -108,6 +113,7 @@ class Server:
             bounds=self.bounds,
             call_later=self.call_later,
             wake=self.wake,
+            turns=self.shared_turns,
         )
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
@@ -119,6 +125,11 @@ class Server:
         self.connection.receive(data)
         while self.connection.behind:
             self.connection.proceed()
+
+    def run_due(self) -> None:
+        """Run the event loop until nothing is due."""
+        while self.due:
+            self.due.popleft()()
 
     def wake(self) -> None:
         """Count a request to write."""

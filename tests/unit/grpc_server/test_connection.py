@@ -9,6 +9,7 @@ import pytest
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame, rst_stream
 from lora_router.grpc_server.limits import Limits
+from lora_router.steps import all_at_once
 from tests.unit.grpc_server.echo import ECHO, FAILS
 from tests.unit.grpc_server.peer import Gateway, RawPeer, message
 
@@ -295,7 +296,7 @@ def test_drained_connections_finish_their_streams_and_are_done() -> None:
     peer.open(1)
     peer.received()
 
-    peer.connection.control.drain()
+    peer.connection.drain()
     (goaway, ping) = peer.received()
     assert goaway == (frames.GOAWAY, 0, 0, frames.goaway(2**31 - 1, 0)[9:])
     # A stream opened before the peer has seen the GOAWAY is served.
@@ -330,7 +331,7 @@ def test_calls_that_are_let_go_end_by_a_status_and_are_counted() -> None:
     gateway.say(answered, b"y" * 100_000, end=True)
     gateway.say(ended, b"x", end=True)
 
-    assert gateway.connection.let_go() == 1
+    assert all_at_once(gateway.connection.let_go()) == 1
     gateway.exchange()
 
     assert gateway.status(going_on) == 14
@@ -389,6 +390,41 @@ def test_a_lost_connection_frees_what_it_had_to_write_and_to_handle() -> None:
     assert peer.connection.output() == b""
     peer.connection.proceed()
     assert peer.connection.output() == b""
+
+
+def test_the_calls_of_a_lost_connection_end_in_turns() -> None:
+    peer = RawPeer()
+    for number in range(1, 201, 2):
+        peer.open(number)
+
+    peer.connection.lost()
+
+    assert (len(peer.connection.streams), peer.bounds.streams) == (0, 0)
+    assert 0 < peer.echo.open < 100
+    peer.run_due()
+    assert peer.idle
+
+
+def test_a_call_that_ends_before_it_knows_of_the_loss_leaves_nothing_behind() -> None:
+    peer = RawPeer()
+    for number in range(1, 201, 2):
+        peer.open(number)
+        peer.receive(frame(frames.DATA, 0, number, message(b"wait" + b"x" * 100_000)))
+    peer.connection.lost()
+    peer.echo.send_waiting()
+    peer.run_due()
+    assert peer.idle
+
+
+def test_calls_are_let_go_in_steps() -> None:
+    peer = RawPeer()
+    for number in range(1, 201, 2):
+        peer.open(number)
+    steps = peer.connection.let_go()
+    next(steps)
+    assert 0 < peer.echo.open < 100
+    assert all_at_once(steps) == 100
+    assert peer.echo.open == 0
 
 
 def test_a_reset_stream_forgets_the_start_of_its_message() -> None:

@@ -133,6 +133,47 @@ def test_a_stream_that_is_gone_waits_no_more() -> None:
     assert sent(outbox) == []
 
 
+def test_streams_that_wait_for_their_own_windows_do_not_wait_for_the_connections() -> None:
+    outbox = Outbox()
+    for number in range(1, 2001, 2):
+        outbox.send(Flow(number, 0, 0), b"abc")
+
+    outbox.opened(10)
+
+    assert not outbox.lags
+    assert sent(outbox) == []
+
+
+def test_many_streams_that_wait_are_served_in_parts_in_order() -> None:
+    outbox = Outbox()
+    outbox.window = 0
+    numbers = list(range(1, 401, 2))
+    for number in numbers:
+        outbox.send(Flow(number, 10, 0), b"abc")
+
+    outbox.opened(10_000)
+    parts = [[number for _, number, _ in sent(outbox)]]
+    while outbox.lags:
+        outbox.pump()
+        parts.append([number for _, number, _ in sent(outbox)])
+
+    assert [len(part) for part in parts] == [64, 64, 64, 8]
+    assert [number for part in parts for number in part] == numbers
+    assert outbox.queued == 0
+
+
+def test_one_byte_of_window_serves_one_stream_and_the_next_byte_the_next() -> None:
+    outbox = Outbox()
+    outbox.window = 0
+    for number in (1, 3):
+        outbox.send(Flow(number, 10, 0), b"ab")
+    served = []
+    for _ in range(4):
+        outbox.opened(1)
+        served += [(number, payload) for _, number, payload in sent(outbox)]
+    assert served == [(1, b"a"), (3, b"a"), (1, b"b"), (3, b"b")]
+
+
 def test_windows_have_a_largest_size() -> None:
     outbox, flow = Outbox(), Flow(1, 1, 0)
     with pytest.raises(StreamError):

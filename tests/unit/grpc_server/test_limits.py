@@ -10,6 +10,7 @@ from lora_router.grpc_server.flow import Flow, Outbox
 from lora_router.grpc_server.frames import frame, rst_stream, settings, window_update
 from lora_router.grpc_server.limits import Allowance, Limits, Rate
 from lora_router.grpc_server.violations import ErrorCode, PeerError
+from lora_router.steps import all_at_once
 from tests.fleet import ManualClock
 from tests.unit.grpc_server.peer import Gateway, RawPeer, block, message
 
@@ -226,6 +227,38 @@ def test_a_turn_ends_after_some_milliseconds() -> None:
     assert peer.turns(frames_of_one) == [3, 3, 3, 1]
 
 
+class Ticking(ManualClock):
+    """Time passes whenever somebody looks."""
+
+    def now(self) -> float:
+        self.time += 0.001
+        return self.time
+
+
+def test_a_window_that_opens_for_many_streams_is_used_in_turns_and_before_what_follows() -> None:
+    peer = RawPeer(clock=Ticking())
+    answer = b"x" * 1000
+    count = 1000
+    for number in range(1, 2 * count, 2):
+        peer.open(number)
+        peer.receive(frame(frames.DATA, 0, number, message(answer)))
+    peer.received()
+    ping = frame(frames.PING, 0, 0, b"12345678")
+
+    peer.connection.receive(frames.window_update(0, 2 * count * len(answer)) + ping)
+    turns = []
+    while True:
+        turns.append([kind for kind, *_ in peer.received()])
+        if not peer.connection.behind:
+            break
+        peer.connection.proceed()
+
+    assert len(turns) > 3
+    assert max(map(len, turns)) < 300
+    assert [kind for turn in turns for kind in turn][-1] == frames.PING
+    assert peer.connection.outbox.queued == 0
+
+
 def test_a_frame_with_many_messages_is_handled_in_parts_and_before_what_follows() -> None:
     peer = Slow(seconds=0.0001)
     peer.open()
@@ -250,7 +283,7 @@ def test_the_rest_of_a_frame_dies_with_its_stream_and_its_connection() -> None:
         peer.connection.receive(frame(frames.DATA, 0, 1, message(b"mute".ljust(60)) * 100))
         assert peer.connection.behind
         if ends == "stream":
-            peer.connection.let_go()
+            all_at_once(peer.connection.let_go())
         else:
             peer.connection.lost()
 

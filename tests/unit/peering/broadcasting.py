@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from lora_router.peering.broadcast import Broadcasts
 from lora_router.peering.hub import Hub
 from lora_router.peering.secret import Secret
+from lora_router.steps import all_at_once
 from tests.fleet import ManualClock
 from tests.unit.peering.routers import DELAY, Router
 
@@ -68,7 +69,9 @@ class MemoryChannel:
         self.waiting.clear()
         self.server.members.append(self)
         self.broadcasts.set_time(self.server.time())
-        self.broadcasts.connected(self, dict(self.server.states))
+        for state in self.server.states.values():
+            all_at_once(self.broadcasts.use_state(state))
+        self.broadcasts.connected(self, self.server.states.keys())
 
     def disconnect(self) -> None:
         self.server.members.remove(self)

@@ -1,8 +1,7 @@
 """Shares as hypothesis makes them, and what a peer must make of them."""
 
-from dataclasses import replace
-
 from hypothesis import strategies as st
+from msgspec import structs
 
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, SentShare, UsedShare
 
@@ -68,8 +67,8 @@ def same(read: LedgerShare, sent: LedgerShare) -> bool:
         if abs(held.seconds - sent.held[name].seconds) > 0.005
     ]
     heard = {name: number for name, number in read.heard.items() if number}
-    held = {name: replace(each, seconds=0.0) for name, each in read.held.items()}
-    sent_held = {name: replace(each, seconds=0.0) for name, each in sent.held.items()}
+    held = {name: structs.replace(each, seconds=0.0) for name, each in read.held.items()}
+    sent_held = {name: structs.replace(each, seconds=0.0) for name, each in sent.held.items()}
     return (
         not late
         and held == sent_held

@@ -75,6 +75,12 @@ class Stranger:
         return self.send(PeerMessage(report=report))
 
 
+def publications(server: MemoryServer) -> list[Publication]:
+    return [
+        Publication.FromString(Broadcast.FromString(data).publication) for data in server.published
+    ]
+
+
 # Meeting
 
 
@@ -317,6 +323,35 @@ def test_only_what_has_a_signature_is_used(server: MemoryServer, secret: Secret)
     assert here.peers() == ["stranger"]
 
 
+def test_routers_stay_peers_while_they_read_a_changed_secret_one_after_the_other(
+    server: MemoryServer, secret: Secret
+) -> None:
+    slow = Secret(secret.path)
+    here, there = Publisher("here", server, secret), Publisher("there", server, slow)
+    server.clock.advance(0.3)
+
+    for each in (secret, slow):
+        each.use(b"another-secret-of-16-characters")
+        server.clock.advance(4.0)
+        assert (here.peers(), there.peers()) == (["there"], ["here"])
+    assert not any(here.hub.counts.rejected.values())
+    assert not any(there.hub.counts.rejected.values())
+
+
+def test_a_router_with_only_the_new_secret_is_a_peer_of_those_that_have_both(
+    server: MemoryServer, secret: Secret, tmp_path: Path
+) -> None:
+    path = tmp_path / "new"
+    path.write_text("another-secret-of-16-characters")
+    new = Secret(path)
+    secret.path.write_text(f"{secret.path.read_text()}\n{path.read_text()}")
+
+    here, there = Publisher("here", server, Secret(secret.path)), Publisher("there", server, new)
+    server.clock.advance(0.3)
+
+    assert (here.peers(), there.peers()) == (["there"], ["here"])
+
+
 @pytest.mark.slow
 def test_what_was_published_once_cannot_be_repeated(server: MemoryServer, secret: Secret) -> None:
     [here] = publishers(server, "here", secret=secret)
@@ -349,7 +384,7 @@ def test_a_router_whose_clock_is_wrong_is_a_peer_like_any_other(server: MemorySe
     there.hub.now = Hours().now
     there.channel.broadcasts = Broadcasts(there.hub, None)
     there.channel.broadcasts.set_time(server.time())
-    there.channel.broadcasts.connected(there.channel, {})
+    there.channel.broadcasts.connected(there.channel, ())
     server.clock.advance(0.3)
 
     assert here.peers() == ["there"]
@@ -490,6 +525,115 @@ def test_a_stored_state_of_garbage_is_ignored(server: MemoryServer, state: bytes
     assert here.hub.counts.rejected["malformed"] >= 1
     assert not here.channel.broadcasts.has_joined(), "it waits for a router that may be there"
     assert there.peers() == ["here"]
+
+
+def test_a_stored_state_is_used_in_steps_of_one_message_each(server: MemoryServer) -> None:
+    [here] = publishers(server, "here")
+    stranger = Stranger(server)
+    parts = [
+        PeerMessage(
+            report=Report(number=1, part=part, more_follows=part < 9,
+                          new_pods=[Pod(name=f"pod-{part}")], pod=[part], pod_requests=[1])
+        )
+        for part in range(10)
+    ]  # fmt: skip
+    here.channel.is_deaf = True
+    state = StoredState(broadcast=[stranger.send(each) for each in parts])
+
+    steps = here.channel.broadcasts.use_state(state.SerializeToString())
+
+    assert [here.hub.peers["stranger"].number for _ in steps] == [0] * 9 + [1]
+
+
+def test_what_follows_garbage_in_a_stored_state_is_not_used(server: MemoryServer) -> None:
+    [here] = publishers(server, "here")
+    here.channel.is_deaf = True
+    good = Stranger(server).report()
+    state = StoredState(broadcast=[b"x"] * 1000 + [good]).SerializeToString()
+
+    assert list(here.channel.broadcasts.use_state(state)) == []
+    assert here.peers() == []
+    assert here.hub.counts.rejected["malformed"] == 1
+
+
+@pytest.mark.slow
+def test_a_router_that_connects_anew_asks_nobody_whose_reports_it_has(
+    server: MemoryServer,
+) -> None:
+    routers = publishers(server, "one", "two", "three")
+    server.clock.advance(COMPLETE_SECONDS)
+
+    for router in routers:
+        router.channel.disconnect()
+    for router in routers:
+        router.channel.connect()
+    server.published.clear()
+    server.clock.advance(1.0)
+
+    messages = [PeerMessage.FromString(each.message) for each in publications(server)]
+    assert not any(message.wants_complete for message in messages)
+    assert all(len(router.peers()) == 2 for router in routers)
+
+
+def test_a_complete_report_that_one_router_asked_for_is_for_that_one_only(
+    server: MemoryServer,
+) -> None:
+    here, there, third = publishers(server, "here", "there", "third")
+    server.clock.advance(1.0)
+    here.channel.is_deaf = True
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    server.clock.advance(0.15)
+    here.channel.is_deaf = False
+    server.published.clear()
+
+    server.clock.advance(2 * INTERVAL_SECONDS + SOON)
+
+    assert in_flight(here) == in_flight(third) == 1
+    complete = [
+        (each.router, each.to)
+        for each in publications(server)
+        if (report := PeerMessage.FromString(each.message).report).number and not report.base
+    ]
+    assert sorted(complete) == [("there", "here"), ("third", "here")]
+
+
+def test_a_complete_report_that_several_routers_asked_for_is_published_once(
+    server: MemoryServer,
+) -> None:
+    here, there, third = publishers(server, "here", "there", "third")
+    server.clock.advance(1.0)
+    here.channel.is_deaf = third.channel.is_deaf = True
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    server.clock.advance(0.15)
+    here.channel.is_deaf = third.channel.is_deaf = False
+    server.published.clear()
+
+    server.clock.advance(2 * INTERVAL_SECONDS + SOON)
+
+    assert in_flight(here) == in_flight(third) == 1
+    complete = [
+        each.to
+        for each in publications(server)
+        if (report := PeerMessage.FromString(each.message).report).number
+        and not report.base
+        and each.router == "there"
+    ]
+    assert complete == [""]
+
+
+@pytest.mark.slow
+def test_as_many_routers_as_are_allowed_are_no_flood(server: MemoryServer) -> None:
+    """Each publishes as much as a router does at most: 60 messages in a second."""
+    [here] = publishers(server, "here")
+    rate = limits.MAX_BROADCAST_PEERS * limits.ROUTER_MESSAGES_PER_SECOND
+
+    for _ in range(40):
+        for _ in range(rate // 10):
+            server.publish(b"x")
+        server.clock.advance(0.1)
+
+    assert here.channel.given_up == ""
+    assert here.hub.counts.rejected["flood"] == 0
 
 
 def test_what_arrives_another_way_is_not_used_and_not_waited_for(clock: ManualClock) -> None:

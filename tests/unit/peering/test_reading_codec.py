@@ -14,6 +14,7 @@ from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.reading import ReadFailure, Reading
+from lora_router.fleet.reading_bounds import TOLD_TO_PEERS
 from lora_router.peering import model_lists, reading_codec
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
 from lora_router.peering.model_lists import ListReader, RecentLists, list_parts
@@ -395,4 +396,4 @@ class TestLists:
 def test_the_bounds_of_what_is_written_are_within_those_of_what_is_read() -> None:
     assert reading_codec.PART_READINGS <= reading_codec.MAX_READINGS
     assert model_lists.PART_MODELS <= model_lists.MAX_PART_MODELS
-    assert reading_codec.PART_BYTES + 4 * reading_codec.MAX_NAME_BYTES < MAX_MESSAGE_BYTES
+    assert reading_codec.PART_BYTES + 4 * TOLD_TO_PEERS.characters < MAX_MESSAGE_BYTES

@@ -48,6 +48,7 @@ def test_an_address_says_where_the_server_is(text: str, address: RedisAddress) -
         ("redis+cluster://" + ",".join("abcdefghijklmnopq"), "too many hosts"),
         ("redis://cache:0", "port"),
         ("redis://cache:70000", "port"),
+        ("redis://cache:00050000000", "port"),
         ("redis://cache:x", "port"),
         ("redis://fd00::1:6379", "brackets"),
         ("redis://cache/x", "number"),

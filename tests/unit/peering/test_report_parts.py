@@ -1,7 +1,13 @@
 """The parts of a report: how it is divided, and what is in each of them."""
 
 from lora_router.fleet.peer_ledgers import UsedShare
-from lora_router.peering.limits import MAX_USED_SECONDS, PART_NAME_BYTES, PART_ROWS
+from lora_router.peering.limits import (
+    MAX_MESSAGE_BYTES,
+    MAX_NAME_BYTES,
+    MAX_USED_SECONDS,
+    PART_NAME_BYTES,
+    PART_ROWS,
+)
 from lora_router.peering.pb.peering_pb2 import PeerMessage, Report
 from lora_router.peering.report_parts import ReportParts
 from lora_router.peering.tables import PodKey
@@ -53,6 +59,16 @@ def test_long_names_are_divided_by_their_length() -> None:
         parts.add_adapter("n" * (PART_NAME_BYTES // 4))
 
     assert [len(report.new_adapters) for report in reports(parts)] == [3, 2]
+
+
+def test_names_are_measured_in_bytes_and_not_in_characters() -> None:
+    name = "😀" * (MAX_NAME_BYTES // 4)
+    parts = ReportParts(7, 0, 1000)
+    for number in range(400):
+        parts.add_pod(PodKey(name, "10.0.0.1:8000", f"uid-{number}"))
+        parts.add_adapter(name)
+
+    assert all(len(message) <= MAX_MESSAGE_BYTES for message in parts.finish())
 
 
 def test_of_the_adapters_of_a_pod_those_are_added_that_were_used_last() -> None:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from lora_router.fleet.adapter_beliefs import AWAY
+from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prompt import Prompt
+from lora_router.peering.conversation import is_router_name
 from lora_router.peering.failed_loads import FailedLoads
-from lora_router.peering.limits import MAX_NAME_BYTES, is_tellable
+from lora_router.peering.limits import MAX_NAME_BYTES, MAX_ROUTER_NAME_BYTES, is_tellable
 from lora_router.peering.load_exchange import LoadExchange
-from lora_router.peering.prefix_exchange import PrefixExchange
+from lora_router.peering.prefix_exchange import NAMES_AT_ONCE, PrefixExchange
 from lora_router.peering.refusal_exchange import RefusalExchange
 from lora_router.peering.withdrawals import Withdrawals
 from tests.fleet import ManualClock, state_of
@@ -75,6 +77,40 @@ def test_a_name_that_peers_would_reject_is_not_told(tell: Tell, name: str) -> No
     clock.advance(2.0)
     assert (first.peers(), second.peers()) == (["b"], ["a"])
     assert not any(second.hub.counts.rejected.values())
+
+
+@pytest.mark.slow
+def test_held_adapters_with_long_names_in_any_alphabet_do_not_end_the_streams() -> None:
+    clock = ManualClock()
+    first, second = mesh(clock, "a", "b")
+
+    first.held = {"😀" * 250 + f"{number:03}": HeldShare(1.0) for number in range(300)}
+    clock.advance(2.0)
+
+    assert second.hub.peers["a"].held == first.held.keys()
+    assert not any(second.hub.counts.rejected.values())
+
+
+@pytest.mark.slow
+def test_prompts_for_models_with_long_names_do_not_end_the_streams() -> None:
+    clock = ManualClock()
+    first, second = mesh(clock, "a", "b")
+    told, heard = (PrefixExchange(each.hub, each.fleet) for each in (first, second))
+    sent = first.fleet.prefixes.on_sent
+    assert sent is not None
+
+    for number in range(NAMES_AT_ONCE):
+        name = "ä" * 254 + f"{number:03}"
+        sent(state_of(first.fleet, 1), name, Prompt(1000, (number + 1,), (1000,)), 0.0)
+    clock.advance(2.0)
+
+    assert told.told == heard.heard == NAMES_AT_ONCE
+    assert (first.peers(), second.peers()) == (["b"], ["a"])
+
+
+def test_the_name_of_a_router_is_measured_in_bytes() -> None:
+    assert is_router_name("ä" * (MAX_ROUTER_NAME_BYTES // 2), "1.0")
+    assert not is_router_name("ä" * (MAX_ROUTER_NAME_BYTES // 2 + 1), "1.0")
 
 
 def test_a_name_of_the_longest_length_is_told() -> None:

@@ -15,7 +15,7 @@ from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.pod_room import HOME_STRETCH, PodRoom
 from lora_router.routing.room_asking import MOVE_SECONDS, RoomAsking
-from tests.fleet import make_fleet, make_metrics, state_of
+from tests.fleet import ManualClock, make_fleet, make_metrics, state_of
 from tests.unit.routing.choices import NOW, SQL, in_flight, options
 from tests.unit.routing.prompts import CHUNK, asks, has_seen
 
@@ -68,7 +68,7 @@ def answer(
     candidates: Candidates | None = None,
     room: PodRoom | None = None,
 ) -> Pick | Hold:
-    room = room or PodRoom(Overload(max_requests_per_pod=2))
+    room = room or PodRoom(Overload(max_requests_per_pod=2), ManualClock())
     pods = candidates or Candidates.of(fleet.serving(request.model).pods)
     asking = RoomAsking(room, AlgorithmCaller(), algorithm, request, pods, NOW, queued_too=True)
     return asking.answer()
@@ -162,7 +162,7 @@ class TestAConversation:
     def answer(
         self, fleet: Fleet, chunks: Iterable[int], overload: Overload | None = None
     ) -> Pick | Hold:
-        room = PodRoom(overload or Overload(sheds=True))
+        room = PodRoom(overload or Overload(sheds=True), ManualClock())
         waits(fleet, room, NOW - 2.0, NOW)
         pods = Candidates.of(fleet.serving("base").pods, prefixes=fleet.prefixes)
         request = asks(*chunks, 99, model="base")
@@ -212,7 +212,7 @@ class TestAnAdapter:
         return fleet
 
     def answer(self, fleet: Fleet, overload: Overload | None = None) -> Pick | Hold:
-        room = PodRoom(overload or Overload(sheds=True))
+        room = PodRoom(overload or Overload(sheds=True), ManualClock())
         waits(fleet, room, NOW - 2.0, NOW)
         pods = Candidates.of(fleet.serving("sql-lora").pods)
         return answer(fleet, LoraPlacement(options()), SQL, pods, room)
@@ -247,7 +247,7 @@ class TestAnAdapter:
 
 
 def test_a_pod_that_loads_an_adapter_is_not_full_because_requests_wait_for_the_load() -> None:
-    fleet, room = fleet_of(SMALL), PodRoom(Overload(sheds=True))
+    fleet, room = fleet_of(SMALL), PodRoom(Overload(sheds=True), ManualClock())
     in_flight(fleet, 1, None, times=RAN)
     pod = state_of(fleet, 1)
     pod.work.begin_load(5.0, NOW)

@@ -1,17 +1,18 @@
 """In a large fleet, the pods that have room are found without a look at each pod."""
 
 import random
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.fleet.pod_state import PodView
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.overload import Overload
 from lora_router.routing.pod_room import PodRoom
-from tests.fleet import make_fleet, make_metrics, state_of
+from tests.fleet import ManualClock, make_fleet, make_metrics, state_of
 
 PODS = 60
 
@@ -26,9 +27,13 @@ class CountingRoom(PodRoom):
         return super().is_at_limit(pod, stretch)
 
 
-def following(fleet: Fleet, overload: Overload) -> CountingRoom:
-    room = CountingRoom(overload)
-    fleet.changes.pods.subscribe(room.forget)
+def following(fleet: Fleet, overload: Overload, clock: ManualClock | None = None) -> CountingRoom:
+    room = CountingRoom(overload, clock or ManualClock())
+
+    def pods_changed(states: Collection[PodState]) -> None:
+        room.pods_changed(states, [each for each in states if fleet.get(each.pod.name) is not each])
+
+    fleet.changes.pods.subscribe(pods_changed)
     fleet.changes.scraped.subscribe(room.scraped)
     return room
 
@@ -39,7 +44,7 @@ def answering(
     index = candidates.fleet_index
     if index is None:
         return room.with_room(candidates, now, queued_too=queued_too)
-    return candidates.with_room(room.roomy(index, now, queued_too=queued_too))
+    return candidates.with_room(room.roomy(index, queued_too=queued_too))
 
 
 def scraped(now: float, *, waits: bool) -> PodMetrics:
@@ -57,12 +62,13 @@ def having_room(candidates: Candidates | None) -> set[PodView]:
 @pytest.mark.slow
 def test_after_any_change_they_are_those_that_a_look_at_each_finds() -> None:
     fleet = make_fleet(PODS)
-    room = following(fleet, Overload(sheds=True, max_requests_per_pod=4))
+    clock = ManualClock()
+    room = following(fleet, Overload(sheds=True, max_requests_per_pod=4), clock)
     rng = random.Random(1)
     open_requests = []
-    now = 0.0
     for _ in range(700):
-        now += rng.uniform(0.0, 0.2)
+        clock.advance(rng.uniform(0.0, 0.2))
+        now = clock.now()
         number = rng.randint(1, PODS)
         what = rng.random()
         if what < 0.5:

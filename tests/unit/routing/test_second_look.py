@@ -2,7 +2,7 @@
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
-from lora_router.routing.outcome import Routed
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import MAX_WAITING, SECONDS
 from lora_router.routing.waiting_queue import Held
@@ -13,8 +13,8 @@ from tests.unit.routing.router import Router
 class Looking(Router):
     """A router whose scraper can look again."""
 
-    def __init__(self, fleet: Fleet | None = None) -> None:
-        super().__init__(fleet or make_fleet(2))
+    def __init__(self, fleet: Fleet | None = None, *, max_hold_seconds: float = 600.0) -> None:
+        super().__init__(fleet or make_fleet(2), max_hold_seconds=max_hold_seconds)
         self.rounds = 0
         self.director.second_look.look = self.look
 
@@ -119,3 +119,52 @@ def test_and_a_client_that_leaves_then_is_forgotten_too() -> None:
     held.cancel()
 
     assert router.director.held == 0
+
+
+def test_a_gateway_that_cannot_hold_gets_a_refusal_at_once_and_the_retry_succeeds() -> None:
+    router = Looking(max_hold_seconds=0.0)
+
+    assert router.send("new") == Refused(Refusal.UNKNOWN_MODEL, model="new")
+    assert router.rounds == 1
+    router.load("new")
+
+    assert router.routed("new").address == "10.0.0.2:8000"
+
+
+def test_what_is_said_of_an_unknown_name_where_no_request_is_held() -> None:
+    told = [
+        Looking(max_hold_seconds=seconds).director.explainer.explain(RouteQuery("new")).detail
+        for seconds in (0.0, 30.0)
+    ]
+    assert told == [
+        "the lists of all pods are read once more meanwhile",
+        "the lists of all pods are read once more first",
+    ]
+
+
+def test_a_router_that_stops_does_not_wait_for_the_round() -> None:
+    router = Looking()
+    router.held("new")
+
+    router.director.drain(1.0)
+    router.clock.advance(0.9)
+    assert router.late == []
+    router.clock.advance(0.2)
+
+    # Another router may know it by then: 404 would be final.
+    assert router.late == [("new", Refused(Refusal.SHUTTING_DOWN, model="new"))]
+
+
+def test_a_router_that_stops_at_once_decides_each_of_them() -> None:
+    router = Looking()
+    for number in range(40):
+        router.held(f"new-{number}")
+
+    router.director.drain(0.0)
+    router.clock.advance(0.1)
+
+    assert len(router.late) == 40
+    assert len(router.director.second_look) == 0
+    late = router.send("another")
+    assert isinstance(late, Refused)
+    assert late.refusal is Refusal.SHUTTING_DOWN

@@ -66,6 +66,17 @@ def fleet_of(pods: int, slots: int, adapters: list[str]) -> Fleet:
     return fleet
 
 
+def numbered(fleet: Fleet) -> Fleet:
+    """Label each pod of a fleet with its number, as ``n``."""
+    fleet.update([replace(each.pod, labels={"n": each.pod.name[4:]}) for each in fleet])
+    return fleet
+
+
+def with_many_filters(slots: int, adapters: list[str]) -> Fleet:
+    """Return a fleet in which ``n!=1``, ``n!=2`` and so on leave one set of pods each."""
+    return numbered(fleet_of(MAX_NARROWED + 2, slots, adapters))
+
+
 class Saturated:
     """A fleet in which every slot has an adapter with two requests and other adapters wait."""
 
@@ -165,8 +176,11 @@ class TestWhatAChangeCosts:
 
     def test_with_a_filter_fewer_are_asked_in_one_turn_the_more_pods_it_selects(self) -> None:
         fleet = Saturated(160, 1, 1)
+        numbered(fleet.router.fleet)
+        pods = fleet.router.fleet
+        another = next(each for each in pods if "runs-0" not in each.in_flight_adapters)
         for _ in range(20):
-            fleet.router.held("waits-0", pod_filter="!old")
+            fleet.router.held("waits-0", pod_filter=f"n!={another.pod.labels['n']}")
         fleet.end_one("runs-0")
         fleet.end_one("runs-0")
         assert 0 < len(fleet.router.late) <= AT_ONCE * FULL_LOOK // 160 + 2
@@ -176,9 +190,12 @@ class TestWhatAChangeCosts:
 
     def test_after_a_change_of_pods_few_filters_are_put_to_all_pods_in_one_turn(self) -> None:
         fleet = Saturated(160, 1, 1)
-        for number in range(20):
-            fleet.router.held("waits-0", pod_filter=f"old!={number}")
+        numbered(fleet.router.fleet)
+        fleet.router.clock.advance(0.1)
+        for number in range(1, 21):
+            fleet.router.held("waits-0", pod_filter=f"n!={number}")
         lines = fleet.router.director.reception.room.lines
+        assert len(list(lines)) == 21
 
         fleet.router.fleet.upsert(make_pod(161, models=("base",)))
         assert sum(not line.stale for line in lines) <= AT_ONCE * FULL_LOOK // 160 + 2
@@ -641,19 +658,22 @@ class TestHowMany:
 
     def test_a_filter_that_nobody_else_has_waits_only_while_few_do(self) -> None:
         names = [f"a{number}" for number in range(4)]
-        router = Router(fleet_of(1, 1, names), limits=MANY)
-        first = router.routed("a0")
-        leaves = [router.held("a1", pod_filter=f"x!={n}") for n in range(MAX_NARROWED)][7]
-        refused = router.send("a1", pod_filter="x!=other")
+        fleet = with_many_filters(1, names)
+        router = Router(fleet, limits=MANY)
+        running = [fleet.ledger.reserve(each, "a0") for each in fleet]
+        filters = [f"n!={number}" for number in range(1, MAX_NARROWED + 2)]
+        other = filters.pop()
+        leaves = [router.held("a1", pod_filter=each) for each in filters][7]
+        refused = router.send("a1", pod_filter=other)
         assert isinstance(refused, Refused)
         assert refused.refusal is Refusal.TOO_MANY_HELD
 
-        router.held("a2", pod_filter="x!=3")  # With a filter that others have.
+        router.held("a2", pod_filter="n!=3")  # With a filter that others have.
         router.held("a3")  # And without one.
         leaves.cancel()
-        router.held("a1", pod_filter="x!=other")
+        router.held("a1", pod_filter=other)
 
-        first.reservation.release()
+        running[-1].release()
         router.clock.advance(1.0)
         assert router.late_names == ["a1"] * MAX_NARROWED
 
@@ -666,11 +686,11 @@ class TestHowMany:
                     return Hold("near", 600.0, optional=request.model == "b")
                 return super().pick(request, candidates, now)
 
-        router = Router(fleet_of(1, 1, ["a", "b"]), Waits(), limits=MANY)
-        for number in range(MAX_NARROWED):
-            router.held("a", pod_filter=f"x!={number}")
+        router = Router(with_many_filters(1, ["a", "b"]), Waits(), limits=MANY)
+        for number in range(1, MAX_NARROWED + 1):
+            router.held("a", pod_filter=f"n!={number}")
 
-        router.routed("b", pod_filter="x!=other")
+        router.routed("b", pod_filter=f"n!={MAX_NARROWED + 1}")
         router.held("b")
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.reading_bounds import MAX_SERIES
 from lora_router.scrape import exposition, series
 from lora_router.scrape.exposition import page_in_steps, read_page
 from lora_router.scrape.labels import LabelCache, plain_labels
@@ -393,4 +394,4 @@ def test_all_other_labels_are_the_parsers(labels: bytes) -> None:
 
 def test_a_page_that_is_too_large_is_an_error_like_others() -> None:
     assert issubclass(PageTooLargeError, ExpositionError)
-    assert series.MAX_SERIES < series.MAX_LINES
+    assert MAX_SERIES < series.MAX_LINES

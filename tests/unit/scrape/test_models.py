@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.reading_bounds import MAX_MODELS, MAX_NAME_LENGTH
 from lora_router.scrape import models
 from lora_router.scrape.models import (
     LONGEST_PIECE_BYTES,
-    MAX_MODELS,
-    MAX_NAME_LENGTH,
     PIECE_BYTES,
     ModelsError,
     TooManyModelsError,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -318,3 +319,13 @@ def test_unknown_knowledge_of_peers_is_refused() -> None:
     result = simulate("b-zipf", "--peers", "0.1")
     assert result.exit_code == 2
     assert "--peers: must be nothing, scrapes (of pods), or peering" in result.stderr
+
+
+@pytest.mark.parametrize("lines", ["0,sql,100,10\n", "5,sql,100,10\n5,law,100,10\n"])
+def test_requests_of_one_moment_have_no_rate(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "one.csv").write_text("timestamp,model,prompt_tokens,output_tokens\n" + lines)
+    arguments = ("b-zipf", "--algorithm", "random", "--trace", "one.csv")
+
+    found = msgspec.json.decode(simulate(*arguments, "--json").stdout)
+    assert found["rates"] == {"b-zipf": None}
+    assert ", -" in simulate(*arguments).stdout.splitlines()[0]

@@ -28,6 +28,7 @@ def written(
     for number in range(1, tokens + 1):
         request.generated = number
         chunks.append(events.token(last=number == tokens))
+    chunks[-1] += events.ending()
     return chunks
 
 

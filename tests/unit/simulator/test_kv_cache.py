@@ -95,7 +95,7 @@ def test_what_is_found_held_and_evicted_is_what_a_pool_of_blocks_finds(
     actions: list[tuple[object, ...]],
 ) -> None:
     cache, pool = KvCache(40 * 16 + 3, 16, caches=True), Pool(40)
-    open_requests: list[tuple[Holding, list[int]]] = []
+    open_requests: list[tuple[Holding, int, list[int]]] = []
     for action in actions:
         match action:
             case "begin", adapter, int(session), int(common), int(own), int(tokens):
@@ -114,10 +114,10 @@ def test_what_is_found_held_and_evicted_is_what_a_pool_of_blocks_finds(
                 holding = cache.hold(user, found)
                 cache.grow(holding, total)
                 cache.name(holding, total)
-                open_requests.append((holding, blocks))
+                open_requests.append((holding, total, blocks))
             case "end", int(number) if open_requests:
-                holding, blocks = open_requests.pop(number % len(open_requests))
-                cache.release(holding)
+                holding, total, blocks = open_requests.pop(number % len(open_requests))
+                cache.release(holding, total)
                 pool.end(blocks)
         assert cache.used == sum(1 for users in pool.users.values() if users)
         assert cache.used + cache.idle <= cache.capacity
@@ -135,7 +135,7 @@ def request(cache: KvCache, tokens: int, names: Sequence[int], span: int = 16) -
 def test_names_may_stand_for_more_or_less_than_a_block(span: int, found: int) -> None:
     cache = KvCache(100 * 16, 16, caches=True)
     names = range(160 // span)
-    cache.release(request(cache, 160, names, span))
+    cache.release(request(cache, 160, names, span), 160)
 
     assert cache.find(User(None, names, span), 160, 160).blocks == found
 
@@ -143,7 +143,7 @@ def test_names_may_stand_for_more_or_less_than_a_block(span: int, found: int) ->
 def test_what_a_preempted_request_left_is_its_own_only() -> None:
     cache = KvCache(20 * 16, 16, caches=True)
     held = request(cache, 160, range(4))
-    cache.release(held)
+    cache.release(held, 160)
 
     assert cache.find(held.user, 161, 161, held).blocks == 10
     assert cache.find(User(None, range(10)), 161, 161).blocks == 4
@@ -152,12 +152,27 @@ def test_what_a_preempted_request_left_is_its_own_only() -> None:
     assert cache.find(held.user, 161, 161, held).blocks == 4
 
 
+@pytest.mark.parametrize(("computed", "found"), [(20, 1), (32, 2), (40, 2), (100, 6)])
+@pytest.mark.parametrize("names", [(), (7,), range(6)])
+def test_a_block_that_is_full_in_part_is_not_found_after_a_preemption(
+    computed: int, found: int, names: Sequence[int]
+) -> None:
+    cache = KvCache(100 * 16, 16, caches=True)
+    held = request(cache, computed, names)
+    cache.release(held, computed)
+
+    again = cache.find(held.user, 101, 101, held)
+    assert again.blocks == found
+    assert cache.hold(held.user, again, held).blocks == found
+    assert (cache.used, cache.idle) == (found, 0)
+
+
 def test_a_cache_without_prefix_caching_counts_tokens_and_keeps_nothing() -> None:
     cache = KvCache(100, 1, caches=False)
     held = request(cache, 60, range(3))
     assert (cache.used, cache.usage, cache.available) == (60, 0.6, 40)
     assert not cache.find(User(None, ()), 41, 41).fits
 
-    cache.release(held)
+    cache.release(held, 60)
     assert (cache.used, cache.idle) == (0, 0)
     assert cache.find(User(None, range(3)), 60, 60).blocks == 0

@@ -253,9 +253,71 @@ async def test_more_tokens_than_the_model_has_are_refused(client: Client) -> Non
     response, answer = await client.chat(max_tokens=99999)
     status, _headers, recorded = RECORDED_ERRORS["too_long"]
     assert response.status == status
-    expected = json.loads(recorded)["error"]
-    assert answer["error"]["param"] == expected["param"]
-    assert answer["error"]["type"] == expected["type"]
+    assert answer == json.loads(recorded)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "error"),
+    [
+        (7_000, {"max_tokens": 1_192}, ""),
+        (7_000, {"max_tokens": 1_193}, "at least 7000 input tokens, for a total of at least 8193"),
+        (8_191, {}, ""),
+        (8_192, {}, "requested 0 output tokens"),
+        (9_000, {"max_completion_tokens": 1}, "for a total of at least 9001 tokens"),
+    ],
+)
+async def test_a_prompt_and_an_answer_that_exceed_the_models_length_are_refused(
+    client: Client, words: int, given: dict[str, int], error: str
+) -> None:
+    body = {"prompt": "word" * words, "stream": True, **given}
+    # The status of a stream comes before its first token.
+    async with client.session.post(client.url("/v1/completions"), json=body) as response:
+        assert response.status == (400 if error else 200)
+        if error:
+            found = (await response.json())["error"]
+            assert error in found["message"]
+            assert (found["type"], found["param"]) == ("BadRequestError", "input_tokens")
+
+
+async def test_a_text_to_embed_that_exceeds_the_models_length_is_refused(client: Client) -> None:
+    for text in ("word" * 8_193, ["one", "word" * 8_193]):
+        response, answer = await client.post("/v1/embeddings", {"input": text})
+        assert response.status == 400
+        assert "for a total of at least 8193 tokens" in json.loads(answer)["error"]["message"]
+
+
+async def test_several_choices_are_as_many_running_requests_and_one_prompt(client: Client) -> None:
+    document = {"model": "a1", "prompt": "word" * 8, "max_tokens": LONG, "n": 3, "stream": True}
+    async with client.session.post(client.url("/v1/completions"), json=document) as response:
+        await response.content.readline()
+        assert (await client.state())["running"] == 3
+        response.close()
+
+    response, answer = await client.chat(model="a1", n=3, max_tokens=5)
+    assert response.status == 200
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert answer["usage"]["completion_tokens"] == 15
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 15
+
+
+async def test_several_choices_are_streamed_together_and_end_once(client: Client) -> None:
+    document = {"prompt": "word", "max_tokens": 4, "n": 2, "stream": True}
+    options = {"stream_options": {"include_usage": True}}
+    _response, body = await client.post("/v1/completions", document | options)
+
+    *events, done, nothing = body.decode().split("\n\n")
+    assert (done, nothing) == ("data: [DONE]", "")
+    *tokens, usage = [json.loads(event.removeprefix("data: ")) for event in events]
+    indexes = [token["choices"][0]["index"] for token in tokens]
+    assert sorted(indexes) == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert usage["usage"] == {"prompt_tokens": 1, "total_tokens": 9, "completion_tokens": 8}
+
+
+@pytest.mark.parametrize("choices", [0, -1, "3", True, 1.5, 1000])
+async def test_an_invalid_number_of_choices_is_refused(client: Client, choices: object) -> None:
+    response, answer = await client.chat(n=choices)
+    assert response.status == 400
+    assert answer["error"]["param"] == "n"
 
 
 @pytest.mark.parametrize("tokens", [0, -1, "3", True, 1.5])

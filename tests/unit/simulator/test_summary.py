@@ -37,7 +37,7 @@ def figures(
     requests: list[SimulatedRequest], *turned_away: SimulatedRequest, limits: Goodput | None = None
 ) -> Summary:
     pods = [PodCounts(loads=0, evictions=0, deferred=0, routed=len(requests))]
-    run = FleetRun(requests, pods, 100.0, len(turned_away), 0, 0, turned_away=turned_away)
+    run = FleetRun(requests, pods, 100.0, 0, turned_away=turned_away)
     return summarise(run, 100.0, limits or Goodput())
 
 

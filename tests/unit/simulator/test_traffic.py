@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_router.simulator.no_value import has_value
 from lora_router.simulator.recorded.recording import RecordedRequest, Recording, TraceError
 from lora_router.simulator.recorded.session_adapters import SessionAdapters
 from lora_router.simulator.trace import BASE_MODEL
@@ -61,6 +62,23 @@ def test_another_rate_keeps_the_order_and_the_bursts() -> None:
     assert traffic.seconds == pytest.approx(1.0)
     assert at == pytest.approx([time / 10 for time in times])
     assert [after - before for before, after in pairwise(at)] == pytest.approx([0.1, 0.05, 0.85])
+
+
+def test_the_rate_is_that_of_the_requests_that_are_replayed() -> None:
+    # Ten times as many requests a second after the first minute.
+    times = [1.0 * at for at in range(61)] + [60 + 0.1 * at for at in range(1, 601)]
+    whole = replayed(recording(times), SessionAdapters(1))
+    part = replayed(recording(times), SessionAdapters(1), seconds=60.5)
+    faster = replayed(recording(times), SessionAdapters(1), rate=2 * whole.rate, seconds=30.25)
+
+    assert whole.rate == pytest.approx(661 / 120)
+    assert part.rate == pytest.approx(65 / 60.4, rel=0.02)
+    assert faster.rate == pytest.approx(2 * part.rate)
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.0, 0.0, 0.0]])
+def test_requests_of_one_moment_have_no_rate(times: list[float]) -> None:
+    assert not has_value(replayed(recording(times), SessionAdapters(1)).rate)
 
 
 def test_blocks_and_lengths_are_those_of_the_recording() -> None:

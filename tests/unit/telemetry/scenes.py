@@ -343,13 +343,14 @@ def parts() -> Scene:
 def parent_of_workers() -> Scene:
     """Two workers, of which one was replaced three times."""
     telemetry = Telemetry(make_fleet(1))
-    add_worker_metrics(telemetry, lambda: 2, lambda: 3, lambda: 4)
+    add_worker_metrics(telemetry, lambda: 2, lambda: 3, lambda: 4, lambda: 5)
     return Scene(
         telemetry.metrics,
         {
             at("lora_router_ready_workers"): 2,
             at("lora_router_worker_restarts_total"): 3,
             at("lora_router_refused_connections_total"): 4,
+            at("lora_router_nameless_readings_total"): 5,
         },
     )
 
@@ -415,11 +416,14 @@ def peers() -> Scene:
 
 
 def loader() -> Scene:
-    """Four declared adapters on a pod with room for three: one has no source, one is too many."""
+    """Four declared adapters: one has no source, and two hang, so that their only pod rests."""
     loading = Loading(1, memory=3, declared=adapters(4))
-    outcomes: dict[str, Outcome] = {"a0": "refused", "a1": "timeout"}
+    outcomes: dict[str, Outcome] = {"a0": "refused", "a1": "timeout", "a2": "timeout"}
     loading.pods.answer = lambda call: outcomes.get(call.name, "done")
-    loading.run(3.0)
+    loading.run(1.0)
+    for state in loading.fleet:
+        loading.loader.list_read(state, loading.clock.now())
+    loading.run(2.0)
     telemetry = Telemetry(loading.fleet)
     metrics = LoaderMetrics(loading.loader)
     metrics.status_writes = Counter(written=5, failed=2)
@@ -431,14 +435,14 @@ def loader() -> Scene:
         {
             at("lora_router_loads_adapters"): 1,
             at("lora_router_declared_adapters", state="loaded"): 0,
-            at("lora_router_declared_adapters", state="missing"): 3,
-            at("lora_router_declared_adapters", state="unplaced"): 1,
+            at("lora_router_declared_adapters", state="missing"): 0,
+            at("lora_router_declared_adapters", state="unplaced"): 4,
             at(calls, action="load", outcome="done"): 0,
             at(calls, action="load", outcome="refused"): 1,
-            at(calls, action="load", outcome="timeout"): 1,
+            at(calls, action="load", outcome="timeout"): 2,
             at(calls, action="unload", outcome="done"): 0,
             at(f"{seconds}_count"): 0,
-            at("lora_router_failing_adapters"): 2,
+            at("lora_router_failing_adapters"): 3,
             at("lora_router_pods_put_off", reason="cannot-load"): 1,
             at("lora_router_pods_put_off", reason="stall"): 0,
             at(writes, result="written"): 5,

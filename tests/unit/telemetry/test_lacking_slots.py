@@ -190,6 +190,25 @@ def test_what_peers_hold_and_have_in_flight_counts_as_well() -> None:
     assert case.count() == Slots(used=2, free=2, wanted=3, lacking=1)
 
 
+def test_adapters_may_come_and_go_while_they_are_counted() -> None:
+    names = tuple(f"adapter-{number}" for number in range(400))
+    fleet = make_fleet(1, adapters=names)
+    fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=1))
+    router = Router(fleet)
+    router.routed(names[0])
+    held = [router.held(name) for name in names[1:300]]
+    router.clock.advance(HELD_SECONDS + 1)
+    lacking = LackingSlots(fleet, router.director, router.clock.now)
+
+    slices = 0
+    for slices, _ in enumerate(lacking._steps(), start=1):
+        held.pop().cancel()
+        router.held(names[300 + slices])
+
+    assert slices > 4
+    assert 250 < lacking.slots["base"].lacking <= 300
+
+
 def test_each_base_model_has_its_own_slots() -> None:
     fleet = make_fleet(2, adapters=())
     fleet.put_models(state_of(fleet, 1), [ServedModel("llama"), ServedModel("sql", "llama")])

@@ -9,8 +9,9 @@ from lora_router.fleet.catalog import Catalog, ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.lora_spec import LABEL, UNLIMITED, LoraSpec
 from lora_router.fleet.pod import Pod
-from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
+from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.fleet.reading import ReadFailure, Reading
+from lora_router.fleet.reading_bounds import MAX_LABEL_ADAPTERS, MAX_SERIES
 from lora_router.routing.priorities import Priorities
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
@@ -133,6 +134,68 @@ async def test_workers_know_the_pods_and_what_was_read(handing: Site) -> None:
         assert state.metrics.lora.active == {"a", "b"}
         assert set(state.adapters) == {"a", "b"}
         assert worker.fleet.serving("a").pods
+
+
+def names_of(number: int, length: int = 30) -> frozenset[str]:
+    return frozenset(f"{each:0{length}d}" for each in range(number))
+
+
+@pytest.mark.parametrize(
+    ("running", "resident"),
+    [
+        pytest.param(names_of(250, 40), None, id="a queue with many adapters"),
+        pytest.param(names_of(MAX_LABEL_ADAPTERS), names_of(MAX_SERIES, 50), id="all it reads"),
+    ],
+)
+async def test_workers_know_as_many_adapters_of_a_pod_as_the_scraper_reads(
+    handing: Site, running: frozenset[str], resident: frozenset[str] | None
+) -> None:
+    worker = handing.add_worker(1)
+    handing.fleet.replace([pod(1)])
+    lora = LoraActivity(8, running, frozenset(), 1.5)
+    loaded = None if resident is None else LoraResidency(resident, frozenset(), 8)
+    handing.read(1, PodMetrics(handing.now, running=8, waiting=300, lora=lora, residency=loaded))
+    await gathered()
+    late = handing.add_worker(2)
+    for each in (worker, late):
+        state = each.fleet.get("ns/pod-1")
+        assert state is not None
+        assert state.metrics is not None
+        assert (state.metrics.waiting, state.metrics.lora) == (300, lora)
+        assert state.metrics.residency == loaded
+    assert handing.handed_on.nameless == 0
+
+
+async def test_of_a_pod_with_names_that_cannot_be_told_workers_know_the_load(
+    handing: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = handing.add_worker(1)
+    handing.fleet.replace([pod(1)])
+    broken = frozenset({"a", "\ud800"})
+    found = PodMetrics(
+        handing.now,
+        running=8,
+        lora=LoraActivity(8, broken, broken, 1.5),
+        residency=LoraResidency(broken, frozenset(), 8),
+    )
+    handing.read(1, found)
+    await gathered()
+    state = worker.fleet.get("ns/pod-1")
+    assert state is not None
+    # Which adapters are loaded is unknown. That none is would be wrong.
+    lora = LoraActivity(8, frozenset(), frozenset(), 1.5)
+    assert state.metrics == PodMetrics(handing.now, running=8, lora=lora)
+    assert handing.handed_on.nameless == 1
+    assert "pod ns/pod-1: workers are not told the names of adapters" in caplog.text
+
+
+async def test_what_the_parent_told_and_cannot_be_read_is_logged(
+    handing: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = handing.add_worker(1)
+    worker.received.readings(messages.Readings(b"\xff"))
+    worker.received.readings(messages.Readings(b""))
+    assert "what the parent told of pods is unusable" in caplog.text
 
 
 async def test_workers_know_the_priorities_of_objectives(handing: Site) -> None:

@@ -17,7 +17,7 @@ from lora_router.adapters.templated import MAX_NEW, Templated
 from lora_router.adapters.templates import Template
 from lora_router.workers import messages
 from lora_router.workers.loading import AdaptersOfCrew, AdaptersOfWorker
-from lora_router.workers.messages import Asked, Declared, NotLoaded, Wanted
+from lora_router.workers.messages import Asked, Declared, MayLoad, NotLoaded, Wanted
 from tests.fleet import ManualClock, make_fleet, state_of
 from tests.waiting import until
 
@@ -71,6 +71,19 @@ class FirstUse:
 
     def loaded(self, served: str) -> None:
         self.events.append((served,))
+
+
+async def test_workers_tell_peers_whether_the_parent_may_load_also_those_that_start_later() -> None:
+    crew: Any = Crew()
+    adapters = AdaptersOfCrew(crew, parts())
+    crew.add(1)
+    assert MayLoad(may_load=True) not in crew.sent
+    adapters.use_may_load(True)
+    assert crew.sent[-1] == MayLoad(may_load=True)
+    crew.add(2)
+    assert crew.sent[-1] == MayLoad(may_load=True)
+    adapters.use_may_load(False)
+    assert crew.sent[-1] == MayLoad(may_load=False)
 
 
 async def test_workers_are_told_what_is_declared_also_those_that_start_later() -> None:

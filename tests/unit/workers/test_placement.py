@@ -51,6 +51,14 @@ def test_a_worker_that_does_not_report_gets_none() -> None:
     assert numbers([silent]) == []
 
 
+def test_a_worker_without_file_descriptors_gets_none() -> None:
+    short = share(1, 0)
+    short.short = True
+    assert numbers([short, share(2, 9)]) == [2]
+    assert too_many([short, share(2, 9)]) is None
+    assert numbers([short]) == []
+
+
 def test_a_worker_that_was_started_again_gets_connections_of_others() -> None:
     loaded, fresh = share(1, 4, streams=90), share(2, 0)
     assert too_many([loaded, fresh]) is loaded

@@ -1,6 +1,7 @@
 """Messages and descriptors between processes, over real sockets."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pytest
 from lora_router.workers.descriptors import (
     CONNECTION,
     descriptor_pair,
+    has_spare_descriptors,
     receive_descriptors,
     send_descriptor,
 )
@@ -90,7 +92,7 @@ async def test_the_other_side_learns_of_the_end(ends: tuple[End, End]) -> None:
 def test_a_connection_is_passed_on_with_its_tag() -> None:
     parent, worker = descriptor_pair()
     mine, passed = socket.socketpair()
-    received: list[tuple[bytes, socket.socket]] = []
+    received: list[tuple[bytes, socket.socket | None]] = []
     with parent, worker, mine:
         assert send_descriptor(parent, CONNECTION, passed)
         assert send_descriptor(parent, b"o2", passed)
@@ -99,9 +101,12 @@ def test_a_connection_is_passed_on_with_its_tag() -> None:
         assert receive_descriptors(worker, lambda tag, sock: received.append((tag, sock)))
 
         assert [tag for tag, _ in received] == [CONNECTION, b"o2"]
-        received[0][1].sendall(b"hello")
+        first = received[0][1]
+        assert first is not None
+        first.sendall(b"hello")
         assert mine.recv(10) == b"hello"
     for _, each in received:
+        assert each is not None
         each.close()
 
 
@@ -125,3 +130,20 @@ def test_a_worker_that_does_not_read_gets_no_more_after_a_while() -> None:
         while send_descriptor(parent, CONNECTION, passed):
             sent += 1
             assert sent < 100_000
+
+
+def test_a_descriptor_for_which_there_is_no_room_is_told_by_its_tag() -> None:
+    ours, theirs = descriptor_pair()
+    some = socket.socket()
+    got: list[tuple[bytes, socket.socket | None]] = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs, some:
+        assert has_spare_descriptors(some)
+        send_descriptor(ours, CONNECTION, some)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            has_spare = has_spare_descriptors(some)
+            receive_descriptors(theirs, lambda tag, received: got.append((tag, received)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (has_spare, got) == (False, [(CONNECTION, None)])

@@ -1,6 +1,7 @@
 """One worker speaks for the parent, to routers on other hosts."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -65,6 +66,13 @@ async def talk() -> AsyncIterator[Talk]:
     yield talk
     ship.crew.kill()
     await ship.supervisor.stop()
+
+
+async def test_the_parent_knows_which_peers_may_load(talk: Talk) -> None:
+    process = talk.ship.process(1)
+    process.says(Status(True, "", b"{}", 0, 0, 0, (), "worker-1", ("far", "off"), ("off",)))
+    assert talk.voice.peers == {"far", "off"}
+    assert list(talk.voice.loaders()) == ["off"]
 
 
 async def test_the_first_worker_that_reports_speaks(talk: Talk) -> None:
@@ -157,6 +165,8 @@ async def test_a_worker_hands_readings_on_while_it_speaks_and_the_parent_reads()
 class Source:
     """Finds what a test says."""
 
+    is_complete = True
+
     def __init__(self) -> None:
         self.addresses = ToldAddresses()
         self.follow = self.addresses.follow
@@ -180,4 +190,23 @@ async def test_all_workers_are_told_where_peers_are_once_and_those_that_start_la
     ship.process(2).end(1)
     await ship.until(lambda: 2 in ship.crew.members and len(ship.started) == 3)
     assert [told(process) for process in ship.started] == [[here]] * 3
+    await supervisor.stop()
+
+
+async def test_workers_are_told_whether_further_addresses_are_to_be_found(talk: Talk) -> None:
+    ship, source = talk.ship, Source()
+    source.is_complete = False
+    supervisor = Supervisor()
+    FoundAddresses(ship.crew, source, supervisor).start()
+    here = (("10.0.0.1:50052", "a"),)
+    told = ToldAddresses()
+    assert not told.is_complete
+
+    for is_complete in (False, True):
+        source.is_complete = is_complete
+        source.addresses.told(Addresses(here))
+        message = Addresses(here, is_complete)
+        await ship.until(partial(ship.process(1).sent.__contains__, message))
+        told.told(message)
+        assert told.is_complete is is_complete
     await supervisor.stop()

@@ -3,19 +3,30 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2
 
 from lora_router.config.settings import Settings
+from lora_router.extproc.tls import TlsContents
+from lora_router.extproc.transport import PROCESS_PATH
+from lora_router.extproc.transport_error import TlsFileError
 from lora_router.fleet.pod import Pod
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.frames import FrameReader, frame
+from lora_router.supervision import Supervisor
 from lora_router.workers import messages
 from lora_router.workers.descriptors import CONNECTION, descriptor_pair, send_descriptor
 from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.kept_tls import KeptTls
 from lora_router.workers.messages import Status
 from lora_router.workers.worker import Worker
+from tests.integration.certificates import Certificates
+from tests.unit.grpc_server.peer import block
 from tests.waiting import until
 
 
@@ -33,10 +44,10 @@ class Control(FramedProtocol):
 class Site:
     """A worker without a process of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: TlsContents | None = None) -> None:
         self.control = Control()
         self.parent, theirs = descriptor_pair()
-        self.worker = Worker(1, settings, self.control, theirs, "host")
+        self.worker = Worker(1, settings, self.control, theirs, "host", tls=tls)
         self._theirs = theirs
 
     def answers(self) -> list[messages.Metrics]:
@@ -86,6 +97,20 @@ async def test_it_serves_the_connections_that_it_is_handed(site: Site) -> None:
 
 
 @pytest.mark.slow
+async def test_a_connection_for_which_it_has_no_descriptor_left_is_counted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.parent.send(CONNECTION)  # What arrives when the kernel has closed the descriptor.
+    await until(lambda: site.status.received == 1)
+    assert site.status.connections == 0
+    assert any(each.short for each in site.control.sent if isinstance(each, Status))
+    assert site.worker.transport.bounds.refused_connections == 1
+    assert "a gRPC connection is lost" in caplog.text
+    # Meanwhile it has some again.
+    await until(lambda: not site.status.short)
+
+
+@pytest.mark.slow
 async def test_it_reports_again_and_again(site: Site) -> None:
     before = len(site.control.sent)
     await until(lambda: len(site.control.sent) > before + 1)
@@ -110,6 +135,79 @@ async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
     assert (site.status.ready, site.status.reason) == (False, "shutting down")
     server = site.worker._transport.server
     assert server.health.state("readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.mark.slow
+async def test_while_the_tls_files_are_unusable_it_starts_with_what_the_parent_kept(
+    tmp_path: Path,
+) -> None:
+    certificates = Certificates(tmp_path)
+    files = certificates.files(mutual=True)
+    kept = KeptTls(files, Supervisor())
+    with pytest.raises(TlsFileError):
+        KeptTls(replace(files, key=files.certificate), Supervisor()).start()
+    kept.start()
+    certificates.certificate.write_bytes(certificates.certificate.read_bytes()[:200])
+    message = messages.encode(messages.Start(1, b"", "host", kept.contents))
+    start = messages.from_parent(message)
+    assert isinstance(start, messages.Start)
+    assert b"PRIVATE KEY" not in repr(start).encode()
+    settings = Settings(
+        workers=2,
+        grpc_tls_cert_file=files.certificate,
+        grpc_tls_key_file=files.key,
+        grpc_tls_client_ca_file=files.client_ca,
+        drain_timeout_seconds=1.0,
+    )
+    with_nothing = Site(settings)
+    with pytest.raises(TlsFileError):
+        await with_nothing.worker.start()
+    site = Site(settings, start.tls)
+    await site.worker.start()
+    try:
+        used = site.worker.transport.tls
+        assert used is not None
+        assert used.contents == kept.contents
+        assert used.context.verify_mode is ssl.CERT_REQUIRED
+        await until(lambda: "tls_error" in json.loads(site.status.details))
+    finally:
+        await site.worker.stop()
+        site.close()
+        with_nothing.close()
+
+
+@pytest.mark.slow
+async def test_if_the_parent_ends_during_a_drain_the_streams_end_with_a_status() -> None:
+    """A stream that is cut makes the gateway fail its request."""
+    site = Site(Settings(workers=2, drain_delay_seconds=0, drain_timeout_seconds=600))
+    await site.worker.start()
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    with mine:
+        send_descriptor(site.parent, CONNECTION, theirs)
+        theirs.close()
+        call = frame(frames.HEADERS, frames.END_HEADERS, 1, block(PROCESS_PATH))
+        mine.send(frames.PREFACE + frames.settings({}) + call)
+        server = site.worker._transport.server
+        await until(lambda: site.worker.transport.open_streams == 1)
+        site.worker.receive(messages.Drain())
+        await until(lambda: server.health.state("readiness") is not None)
+
+        stopping = asyncio.create_task(site.worker.stop())
+        ended = []
+        async with asyncio.timeout(60):
+            reader = FrameReader()
+            list(reader.feed(frames.PREFACE))
+            while data := await asyncio.get_running_loop().sock_recv(mine, 65536):
+                ended += [each[2] for each in reader.feed(data) if ends(*each[:2])]
+        assert ended == [1]
+    await stopping
+    site.close()
+
+
+def ends(kind: int, flags: int) -> bool:
+    """Return whether a frame ends a stream with a status."""
+    return kind == frames.HEADERS and bool(flags & frames.END_STREAM)
 
 
 @pytest.mark.slow

@@ -98,9 +98,9 @@ maxParallelRetries: 4294967295
 {{- end }}
 
 {{- define "lora-router.backendRef" -}}
-- name: {{ .backend.name }}
+- name: {{ .backend.name | quote }}
   {{- if ne .backend.namespace .release.Namespace }}
-  namespace: {{ .backend.namespace }}
+  namespace: {{ .backend.namespace | quote }}
   {{- end }}
   port: {{ .backend.port }}
 {{- end }}

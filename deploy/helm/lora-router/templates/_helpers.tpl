@@ -30,18 +30,18 @@ may have objects too. Takes root and namespace.
 {{- end }}
 
 {{- define "lora-router.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "lora-router.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lora-router.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: router
 {{- end }}
 
 {{- /* The chart's own labels of every object. */ -}}
 {{- define "lora-router.ownLabels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ include "lora-router.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/name: {{ include "lora-router.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ regexReplaceAll "[^A-Za-z0-9]+$" (.Values.image.tag | default .Chart.AppVersion | trunc 63) "" | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end }}
 
 {{- /* The labels of an object that has no others. */ -}}
@@ -198,6 +198,10 @@ itself (drain_delay_seconds).
 {{ .Values.settings.envoy_listen_port | default .Values.gateway.sidecar.port | int }}
 {{- end }}
 
+{{- define "lora-router.envoyAdminPort" -}}
+{{ .Values.settings.envoy_admin_port | default 9901 | int }}
+{{- end }}
+
 {{- /* Refuses ports that two listeners or two ports of the Service would share. Prints nothing. */ -}}
 {{- define "lora-router.checkPorts" -}}
 {{- $grpc := include "lora-router.grpcPort" . -}}
@@ -205,24 +209,99 @@ itself (drain_delay_seconds).
 {{- if eq $grpc $admin }}{{ fail (printf "settings.admin_port: %s is the gRPC port" $admin) }}{{ end }}
 {{- if eq .Values.gateway.mode "sidecar" }}
 {{- $client := include "lora-router.clientPort" . -}}
+{{- $envoyAdmin := include "lora-router.envoyAdminPort" . -}}
 {{- $http := .Values.service.httpPort | int | toString -}}
 {{- if has $client (list $grpc $admin) }}{{ fail (printf "gateway.sidecar.port: %s is a port of the router" $client) }}{{ end }}
+{{- if eq $client $envoyAdmin }}{{ fail (printf "gateway.sidecar.port: %s is the port of Envoy's admin pages (settings.envoy_admin_port)" $client) }}{{ end }}
+{{- if has $envoyAdmin (list $grpc $admin) }}{{ fail (printf "settings.envoy_admin_port: %s is a port of the router" $envoyAdmin) }}{{ end }}
 {{- if has $http (list $grpc $admin) }}{{ fail (printf "service.httpPort: %s is another port of the Service" $http) }}{{ end }}
 {{- end }}
 {{- end }}
 
+{{- /* Refuses addresses that the kubelet's probes, Envoy and Prometheus do not reach. Prints nothing. */ -}}
+{{- define "lora-router.checkHosts" -}}
+{{- range list "grpc_host" "admin_host" }}
+{{- $host := index $.Values.settings . | default "::" }}
+{{- if regexMatch "^(127\\.|::1$|::ffff:127\\.|localhost$)" (lower $host) }}
+{{- fail (printf "settings.%s: %q is a loopback address, where the kubelet's probes cannot reach the router, so that its pods would be restarted for ever. Restrict who reaches the port with networkPolicy" . $host) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses what is no label selector: routing/selector.py. Prints nothing. */ -}}
+{{- define "lora-router.checkSelector" -}}
+{{- $rules := (.Files.Get "files/adapters-rules.json" | fromJson).selector -}}
+{{- range $place, $selector := dict "discovery.selector" .Values.discovery.selector "settings.kubernetes_selector" (.Values.settings.kubernetes_selector | default "") }}
+{{- if or (not (regexMatch $rules.pattern $selector)) (regexMatch $rules.forbidden $selector) (regexMatch "^\\s+$" $selector) }}
+{{- fail (printf "%s: %q: must be %s" $place $selector $rules.rule) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses settings that the router refuses beside each other: config/agreement.py. Prints nothing. */ -}}
+{{- define "lora-router.checkAgreement" -}}
+{{- $settings := .Values.settings -}}
+{{- $shortest := $settings.outlier_min_ejection_seconds | default 1 -}}
+{{- $longest := $settings.outlier_max_ejection_seconds | default 60 -}}
+{{- if lt (float64 $longest) (float64 $shortest) }}
+{{- fail (printf "settings.outlier_max_ejection_seconds: %v must be at least outlier_min_ejection_seconds, %v" $longest $shortest) }}
+{{- end }}
+{{- $owners := dict "x-request-id" true -}}
+{{- $defaults := dict "target_pod_header" "target-pod" "destination_header" "x-gateway-destination-endpoint" "strategy_header" "routing-strategy" "filter_header" "external-filter" "model_header" "model" "objective_header" "x-gateway-inference-objective" -}}
+{{- range list "target_pod_header" "destination_header" "strategy_header" "filter_header" "model_header" "objective_header" "rewrite_sticky_header" "model_rewrite_header" "pool_header" "tenant_header" "priority_header" }}
+{{- with index $settings . | default (get $defaults .) | lower }}
+{{- $header := . }}
+{{- if hasKey $owners $header }}
+{{- fail (printf "settings: two headers have the name %q: all names must differ" $header) }}
+{{- end }}
+{{- $_ := set $owners $header true }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses a heap of the sidecar for which its container has no memory. Prints nothing. */ -}}
+{{- define "lora-router.checkHeap" -}}
+{{- if eq .Values.gateway.mode "sidecar" }}
+{{- $limit := dig "limits" "memory" "" .Values.gateway.sidecar.resources | toString -}}
+{{- $heap := .Values.settings.envoy_max_heap_bytes | default .Values.gateway.sidecar.maxHeapBytes | int64 -}}
+{{- with include "lora-router.bytes" $limit }}
+{{- if ge $heap (int64 .) }}
+{{- fail (printf "gateway.sidecar.maxHeapBytes: %d must be below gateway.sidecar.resources.limits.memory (%s), or Envoy is killed before it refuses requests" $heap $limit) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses times for which Envoy's ext_proc filter would not wait. Prints nothing. */ -}}
+{{- define "lora-router.checkTimeouts" -}}
+{{- if and (eq .Values.gateway.mode "envoy-gateway") (include "lora-router.endpointOverride" .) }}
+{{- $hold := include "lora-router.longestHold" . | float64 -}}
+{{- $sum := addf $hold .Values.gateway.messageTimeoutSeconds -}}
+{{- if gt $sum 3600.0 }}
+{{- fail (printf "gateway.messageTimeoutSeconds: with %v s, and requests held for up to %v s (settings.max_hold_seconds, and first_use_seconds where adapters are loaded), Envoy would wait for %v s. It waits for at most 3600 s" .Values.gateway.messageTimeoutSeconds $hold $sum) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The bytes in a quantity of memory; empty: there is none, or it is in another notation. */ -}}
+{{- define "lora-router.bytes" -}}
+{{- if regexMatch "^[0-9]+(\\.[0-9]+)?([kMGT]|[KMGT]i)?$" . -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{ mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "[A-Za-z]*$" .)) | int64 }}
+{{- end -}}
+{{- end }}
+
 {{- /*
-MiB of memory that the workers may need beyond the memory limit, else empty: 60 for each and for their
-parent, and the bodies of each. Limits in other units than Mi and Gi are not compared.
+MiB of memory that the processes of a router may need beyond the memory limit, else empty: 60 for each,
+for several workers also for their parent, and the bodies of each.
 */ -}}
 {{- define "lora-router.missingMemory" -}}
-{{- $limit := dig "limits" "memory" "" .Values.resources | toString -}}
-{{- if and (gt (int .Values.workers) 1) (regexMatch "^[0-9]+[MG]i$" $limit) }}
-{{- $mebibytes := regexFind "^[0-9]+" $limit | int -}}
-{{- if hasSuffix "Gi" $limit }}{{ $mebibytes = mul 1024 $mebibytes }}{{ end }}
+{{- $limit := include "lora-router.bytes" (dig "limits" "memory" "" .Values.resources | toString) -}}
+{{- if and $limit (ne (toString .Values.workers) "auto") }}
+{{- $workers := int .Values.workers -}}
 {{- $bodies := div (.Values.settings.max_buffered_bytes | default 268435456 | int64) 1048576 -}}
-{{- $needed := add 60 (mul (int .Values.workers) (add 60 $bodies)) -}}
-{{- if gt $needed (int64 $mebibytes) }}{{ $needed }}{{ end }}
+{{- $needed := add (gt $workers 1 | ternary 60 0) (mul $workers (add 60 $bodies)) -}}
+{{- if gt $needed (div (int64 $limit) 1048576) }}{{ $needed }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -237,12 +316,20 @@ parent, and the bodies of each. Limits in other units than Mi and Gi are not com
 {{ min (add $body 1048576) (sub $message 16384) }}
 {{- end }}
 
-{{- /* A duration of the Gateway API, which does not allow fractions. Takes seconds. */ -}}
+{{- /*
+A duration of the Gateway API. Takes seconds. Such a duration has no fractions, and no number of more than
+five digits.
+*/ -}}
 {{- define "lora-router.duration" -}}
-{{- if eq (floor .) (float64 .) -}}
-{{ int64 . }}s
+{{- $milliseconds := mulf . 1000 | ceil | int64 -}}
+{{- $seconds := div $milliseconds 1000 -}}
+{{- $rest := mod $milliseconds 1000 -}}
+{{- if and $rest (lt $milliseconds 100000) -}}
+{{ $milliseconds }}ms
 {{- else -}}
-{{ mulf . 1000 | ceil | int64 }}ms
+{{- if gt $seconds 99999 }}{{ div $seconds 3600 }}h{{ $seconds = mod $seconds 3600 }}{{ end -}}
+{{- if or $seconds (lt $milliseconds 1000) }}{{ $seconds }}s{{ end -}}
+{{- if $rest }}{{ $rest }}ms{{ end -}}
 {{- end -}}
 {{- end }}
 
@@ -262,8 +349,8 @@ parent, and the bodies of each. Limits in other units than Mi and Gi are not com
 {{- define "lora-router.helmTestPeer" -}}
 - podSelector:
     matchLabels:
-      app.kubernetes.io/name: {{ include "lora-router.name" . }}
-      app.kubernetes.io/instance: {{ .Release.Name }}
+      app.kubernetes.io/name: {{ include "lora-router.name" . | quote }}
+      app.kubernetes.io/instance: {{ .Release.Name | quote }}
       app.kubernetes.io/component: test
 {{- end }}
 
@@ -290,8 +377,8 @@ env:
   - name: LORA_ROUTER_PEERING
     valueFrom:
       secretKeyRef:
-        name: {{ .Values.peering.redis.secretName }}
-        key: {{ .Values.peering.redis.secretKey }}
+        name: {{ .Values.peering.redis.secretName | quote }}
+        key: {{ .Values.peering.redis.secretKey | quote }}
   {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}

@@ -43,7 +43,7 @@ class Adapters {
 
 function asDeclared(row) {
   if (!row.declared_by) return "";
-  if (row.unplaced_because) return row.state;
+  if (row.state === "unplaced") return row.state;
   return `${row.state}, ${number(row.listed)} of ${many(row.wanted, "pod")}`;
 }
 

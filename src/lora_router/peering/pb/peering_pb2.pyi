@@ -138,7 +138,7 @@ class Greeting(_message.Message):
     def __init__(self, router: _Optional[str] = ..., version: _Optional[int] = ..., oldest_version: _Optional[int] = ..., release: _Optional[str] = ..., host: _Optional[str] = ..., worker: _Optional[int] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("number", "base", "part", "more_follows", "now_ms", "new_pods", "new_adapters", "new_routers", "pod", "pod_requests", "count_pod", "count_adapter", "count_requests", "held", "no_longer_held", "acknowledged", "ejected", "no_longer_ejected", "used", "sent_pod", "sent_ms")
+    __slots__ = ("number", "base", "part", "more_follows", "now_ms", "new_pods", "new_adapters", "new_routers", "pod", "pod_requests", "count_pod", "count_adapter", "count_requests", "held", "no_longer_held", "acknowledged", "ejected", "no_longer_ejected", "used", "sent_pod", "sent_ms", "loads_no_adapters")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,7 @@ class Report(_message.Message):
     USED_FIELD_NUMBER: _ClassVar[int]
     SENT_POD_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
+    LOADS_NO_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     number: int
     base: int
     part: int
@@ -181,7 +182,8 @@ class Report(_message.Message):
     used: _containers.RepeatedCompositeFieldContainer[Used]
     sent_pod: _containers.RepeatedScalarFieldContainer[int]
     sent_ms: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, number: _Optional[int] = ..., base: _Optional[int] = ..., part: _Optional[int] = ..., more_follows: _Optional[bool] = ..., now_ms: _Optional[int] = ..., new_pods: _Optional[_Iterable[_Union[Pod, _Mapping]]] = ..., new_adapters: _Optional[_Iterable[str]] = ..., new_routers: _Optional[_Iterable[str]] = ..., pod: _Optional[_Iterable[int]] = ..., pod_requests: _Optional[_Iterable[int]] = ..., count_pod: _Optional[_Iterable[int]] = ..., count_adapter: _Optional[_Iterable[int]] = ..., count_requests: _Optional[_Iterable[int]] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., no_longer_held: _Optional[_Iterable[int]] = ..., acknowledged: _Optional[_Iterable[int]] = ..., ejected: _Optional[_Iterable[int]] = ..., no_longer_ejected: _Optional[_Iterable[int]] = ..., used: _Optional[_Iterable[_Union[Used, _Mapping]]] = ..., sent_pod: _Optional[_Iterable[int]] = ..., sent_ms: _Optional[_Iterable[int]] = ...) -> None: ...
+    loads_no_adapters: bool
+    def __init__(self, number: _Optional[int] = ..., base: _Optional[int] = ..., part: _Optional[int] = ..., more_follows: _Optional[bool] = ..., now_ms: _Optional[int] = ..., new_pods: _Optional[_Iterable[_Union[Pod, _Mapping]]] = ..., new_adapters: _Optional[_Iterable[str]] = ..., new_routers: _Optional[_Iterable[str]] = ..., pod: _Optional[_Iterable[int]] = ..., pod_requests: _Optional[_Iterable[int]] = ..., count_pod: _Optional[_Iterable[int]] = ..., count_adapter: _Optional[_Iterable[int]] = ..., count_requests: _Optional[_Iterable[int]] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., no_longer_held: _Optional[_Iterable[int]] = ..., acknowledged: _Optional[_Iterable[int]] = ..., ejected: _Optional[_Iterable[int]] = ..., no_longer_ejected: _Optional[_Iterable[int]] = ..., used: _Optional[_Iterable[_Union[Used, _Mapping]]] = ..., sent_pod: _Optional[_Iterable[int]] = ..., sent_ms: _Optional[_Iterable[int]] = ..., loads_no_adapters: _Optional[bool] = ...) -> None: ...
 
 class Used(_message.Message):
     __slots__ = ("pod", "adapters", "tenths_ago")

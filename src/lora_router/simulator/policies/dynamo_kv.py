@@ -8,7 +8,7 @@ from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pi
 from lora_router.routing.candidates import Candidates
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.policies.prompt_tokens import tokens_of
-from lora_router.simulator.policies.sent_requests import SentRequests
+from lora_router.simulator.policies.sent_requests import ActivePrompts
 
 BLOCK_TOKENS = 16.0
 """The block size of vLLM."""
@@ -24,7 +24,8 @@ class DynamoKv:
 
     - *Prefill blocks*: the prompt tokens that are on their way to the worker and have no first
       token yet, plus the prompt of this request, minus what the worker has cached of it.
-    - *Decode blocks*: the blocks of the requests that the worker has, plus those of this request.
+    - *Decode blocks*: the blocks of the prompts that the worker has, plus those of this prompt. A
+      block that several of them begin with counts once (``lib/kv-router/src/sequences``).
     - The temperature is 0: the lowest cost is picked. The weight of the number of active requests
       is 0, and the credit for the overlap is 1.
 
@@ -38,7 +39,7 @@ class DynamoKv:
 
     def __init__(self, options: AlgorithmOptions, _engine: EngineOptions) -> None:
         self._random: random.Random = options.rng
-        self._sent = SentRequests()
+        self._active = ActivePrompts()
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
         """Return the worker with the lowest cost."""
@@ -63,18 +64,23 @@ class DynamoKv:
         """
         tokens = tokens_of(request)
         cached = candidates.cached(request.model, request.prompt)
-        costs = [self.cost(pod, tokens, cached, now) for pod in among]
+        costs = [self._cost(pod, request, tokens, cached, now) for pod in among]
         least = min(costs)
         ties = [pod for pod, cost in zip(among, costs, strict=True) if cost == least]
         pod = ties[0] if len(ties) == 1 else self._random.choice(ties)
-        self._sent.add(pod, request.adapter, tokens)
+        self._active.add(pod, request, tokens)
         return Pick(pod, reason, max(0.0, tokens - cached.get(pod, 0.0)))
 
-    def cost(
-        self, pod: PodView, tokens: float, cached: Mapping[PodView, float], now: float
+    def _cost(
+        self,
+        pod: PodView,
+        request: InferenceRequest,
+        tokens: float,
+        cached: Mapping[PodView, float],
+        now: float,
     ) -> float:
-        """Return the cost of a prompt of some tokens on a worker, in blocks."""
+        """Return the cost of a request, whose prompt has some tokens, on a worker, in blocks."""
         work = pod.work
         prefill = work.pending_seconds(now) * work.tokens_a_second + tokens - cached.get(pod, 0.0)
-        decode = self._sent.size_on(pod) + tokens
+        decode = self._active.tokens_with(pod, request, tokens)
         return (max(0.0, prefill) + decode) / BLOCK_TOKENS

@@ -58,8 +58,9 @@ class PrefixCachePreble:
        of them, and of a usual answer (45 tokens of 0.15 s, once for each prompt).
 
     The time to compute a prompt is a profile there (of a V100 or A6000 with a 7B model), and here
-    the scenario's prefill speed. The prompt's chunks stand for the nodes of the radix tree. What
-    was not used for 5 minutes is forgotten.
+    the scenario's prefill speed. The prompt's chunks stand for the nodes of the radix tree. A
+    prompt without chunks, because it is short or the scenario names none, is a node of its own.
+    What was not used for 5 minutes is forgotten.
     """
 
     name = "prefix-cache-preble"
@@ -122,6 +123,10 @@ class PrefixCachePreble:
     def _add(self, request: InferenceRequest, pod: PodView, known: int, now: float) -> None:
         prompt = request.prompt
         if prompt is None or not prompt.chunks:
+            # It has no name, so it is a node that no other prompt shares.
+            tokens = tokens_of(request)
+            alone = _Node(tokens, now, {request.model: {pod: None}})
+            self._count(alone, tokens, now)
             return
         nodes, start = self._nodes, prompt.ends[known - 1] if known else 0.0
         # The longest beginning is forgotten first.
@@ -130,12 +135,15 @@ class PrefixCachePreble:
             node.used_at = now
             node.pods.setdefault(request.model, {})[pod] = None
             nodes[chunk] = node
-        last, end = nodes[prompt.chunks[-1]], prompt.ends[-1]
-        counted = self._counted.setdefault(last, _Counted())
+        self._count(nodes[prompt.chunks[-1]], prompt.ends[-1], now)
+
+    def _count(self, node: _Node, tokens: float, now: float) -> None:
+        """Count a request whose prompt of some tokens ends at a node."""
+        counted = self._counted.setdefault(node, _Counted())
         counted.requests += 1
-        counted.missed += last.tokens
-        counted.total += end
-        self._window.append((now, last, last.tokens, end))
+        counted.missed += node.tokens
+        counted.total += tokens
+        self._window.append((now, node, node.tokens, tokens))
 
     def _forget(self, now: float) -> None:
         window, counted = self._window, self._counted

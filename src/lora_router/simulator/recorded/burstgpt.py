@@ -28,7 +28,7 @@ def read(path: Path, lines: Iterable[str]) -> Iterator[RecordedRequest]:
     Raises:
         TraceError: A line is not such a request.
     """
-    for where, row in csv_rows(path, lines, COLUMNS):
+    for where, row in csv_rows(path, lines, COLUMNS, (_SESSION,)):
         session = row.get(_SESSION) or None
         if session is not None and len(session) > _LONGEST_SESSION:
             raise refusal(where, _SESSION, session, f"at most {_LONGEST_SESSION} characters")

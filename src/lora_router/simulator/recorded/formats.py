@@ -1,10 +1,11 @@
 """The formats of recorded traffic, and which one a file has."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 from lora_router.simulator.recorded import azure, burstgpt, models_csv, mooncake
 from lora_router.simulator.recorded.recording import (
@@ -14,6 +15,9 @@ from lora_router.simulator.recorded.recording import (
     TraceError,
     recording_of,
 )
+
+_MOST_BLANK = 1000
+"""Blank lines before the first one that tells the format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,10 @@ def read_recording(path: Path, format_name: str | None = None) -> Recording:
         )
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline(LONGEST_LINE + 1)
-            name = format_name or _detected(path, first)
+            head = _head(file)
+            name = format_name or _detected(path, head)
             chosen = FORMATS[name]
-            requests = chosen.read(path, chain([first], file))
+            requests = chosen.read(path, chain(head, file))
             return recording_of(path, requests, names_models=chosen.names_models, form=name)
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -62,7 +66,16 @@ def read_recording(path: Path, format_name: str | None = None) -> Recording:
         raise TraceError(f"{path}: cannot be read: it is not UTF-8") from None
 
 
-def _detected(path: Path, first: str) -> str:
+def _head(file: TextIO) -> list[str]:
+    """Read the lines up to the first one that is not blank."""
+    head = [file.readline(LONGEST_LINE + 1)]
+    while head[-1].isspace() and len(head) <= _MOST_BLANK:
+        head.append(file.readline(LONGEST_LINE + 1))
+    return head
+
+
+def _detected(path: Path, head: Sequence[str]) -> str:
+    first = head[-1]
     if first.lstrip().startswith("{"):
         return mooncake.NAME
     try:
@@ -77,4 +90,4 @@ def _detected(path: Path, first: str) -> str:
         f"{', '.join(each.columns)}"
         for name, each in FORMATS.items()
     )
-    raise TraceError(f"{path}, line 1: is the beginning of no known format ({known})")
+    raise TraceError(f"{path}, line {len(head)}: is the beginning of no known format ({known})")

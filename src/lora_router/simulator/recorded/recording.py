@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_router.simulator.key_kinds import shown
+from lora_router.simulator.no_value import ratio
 from lora_router.simulator.trace import MOST_TOKENS
 
 MOST_REQUESTS = 10_000_000
@@ -56,8 +57,8 @@ class Recording:
 
     @property
     def rate(self) -> float:
-        """Requests per second. Infinite, if all of them come at once."""
-        return len(self.requests) / self.seconds if self.seconds else float("inf")
+        """Requests per second on average. It has no value if all of them come at once."""
+        return ratio(len(self.requests), self.seconds)
 
 
 def recording_of(

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.registry import UnknownAlgorithmError, installed
 from lora_router.simulator.algorithms import check_known, known_algorithms, make_algorithm
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.policies.dynamo_lora import replica_counts
-from lora_router.simulator.policies.sent_requests import SentRequests
+from lora_router.simulator.policies.sent_requests import ActivePrompts, SentRequests
 from lora_router.simulator.policies.table import POLICIES
 from tests.fleet import make_metrics, state_of
 from tests.unit.routing.choices import in_flight
@@ -172,6 +173,42 @@ class TestDynamoKv:
         assert {send(dynamo, fleet, sql(20 + number)) for number in range(5)} != {first}
         assert ask(dynamo, fleet, sql(99)) != first
 
+    def test_blocks_that_several_prompts_begin_with_count_once(self) -> None:
+        fleet, active = fleet_of(1), ActivePrompts()
+        pod = state_of(fleet, 1)
+        first, second = sql(1, 2, 4, 5), sql(1, 2, 3, 6)
+        assert first.prompt is not None
+        tokens = first.prompt.tokens
+        chunk = first.prompt.ends[0]
+        assert tokens == 4 * chunk
+
+        assert active.tokens_with(pod, first, tokens) == 4 * chunk
+        active.add(pod, first, tokens)
+        reservation = fleet.ledger.reserve(pod, "sql-lora")
+        assert active.tokens_with(pod, second, tokens) == 6 * chunk
+        assert active.tokens_with(pod, first, tokens + 7) == 4 * chunk + 7
+        # Another model has none of it.
+        other = asks(1, 2, 3, 6, model="law-lora")
+        assert active.tokens_with(pod, other, tokens) == 8 * chunk
+
+        active.add(pod, second, tokens)
+        other_reservation = fleet.ledger.reserve(pod, "sql-lora")
+        reservation.release()
+        assert active.tokens_with(pod, sql(9), chunk) == 5 * chunk
+        other_reservation.release()
+        assert active.tokens_with(pod, sql(9), chunk) == chunk
+
+    def test_a_system_prompt_that_is_in_use_does_not_make_a_worker_cost_more(self) -> None:
+        fleet, dynamo = fleet_of(2), policy("dynamo-kv")
+        beginning = range(10)
+        for number in (1, 2):
+            has_seen(fleet, number, *beginning)
+        in_use = send(dynamo, fleet, sql(*beginning, 100))
+        # Another prompt as long costs more than one more with the beginning that is there.
+        assert send(dynamo, fleet, sql(*range(200, 211))) != in_use
+
+        assert ask(dynamo, fleet, sql(*beginning, 101), now=60.0) == in_use
+
     def test_blocks_are_free_again_when_the_requests_have_ended(self) -> None:
         fleet, dynamo = fleet_of(2), policy("dynamo-kv")
         state = state_of(fleet, 1)
@@ -268,6 +305,14 @@ class TestPreble:
         pods = [send(preble, fleet, sql(10 * number)) for number in range(9)]
 
         assert sorted(pods.count(name) for name in set(pods)) == [3, 3, 3]
+
+    @pytest.mark.parametrize("prompt", [None, Prompt(40.0)], ids=["no name", "below one chunk"])
+    def test_prompts_without_chunks_go_there_too(self, prompt: Prompt | None) -> None:
+        fleet, preble = fleet_of(4), policy("prefix-cache-preble")
+        asked = InferenceRequest("sql-lora", "sql-lora", size=160, prompt=prompt)
+        pods = [send(preble, fleet, asked, now=0.01 * number) for number in range(16)]
+
+        assert sorted(pods.count(name) for name in set(pods)) == [4, 4, 4, 4]
 
     def test_another_model_has_none_of_it(self) -> None:
         fleet, preble = fleet_of(2), policy("prefix-cache-preble")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router.simulator.no_value import has_value
 from lora_router.simulator.recorded import recording
 from lora_router.simulator.recorded.formats import FORMATS, read_recording
 from lora_router.simulator.recorded.recording import RecordedRequest, TraceError
@@ -90,7 +91,9 @@ def test_requests_of_the_same_moment_stay_in_the_order_of_the_file(file: Path) -
 def test_the_format_can_be_named(file: Path) -> None:
     file.write_text(BURST + "5,ChatGPT,472,18,490,Conversation log\n")
 
-    assert read_recording(file, "burstgpt").rate == float("inf")
+    found = read_recording(file, "burstgpt")
+    assert found.format == "burstgpt"
+    assert not has_value(found.rate), "one request has no rate"
     with pytest.raises(TraceError, match="no column ContextTokens, GeneratedTokens, TIMESTAMP"):
         read_recording(file, "azure")
     with pytest.raises(TraceError, match="--trace-format: must be one of csv, mooncake, azure"):
@@ -216,3 +219,48 @@ def check_read_or_refused(path: Path, text: str) -> None:
     assert [each.at for each in found] == sorted(each.at for each in found)
     assert all(0 <= each.prompt_tokens <= 1_000_000 for each in found)
     assert all(1 <= each.output_tokens <= 1_000_000 for each in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (OWN + "1,x,sql,10,20\n", "csv"),
+        (mooncake(), "mooncake"),
+        (AZURE + "2023-11-16 18:15:46.5000000,374,44\n", "azure"),
+    ],
+)
+def test_blank_lines_at_the_beginning_are_skipped(file: Path, text: str, form: str) -> None:
+    expected = requests(file, text)
+
+    assert requests(file, "\n  \r\n" + text) == expected
+    assert read_recording(file).format == read_recording(file, form).format == form
+    file.write_text("\n\n" + OWN + "\nx,x,sql,10,20\n")
+    with pytest.raises(TraceError, match="line 5: timestamp: must be"):
+        read_recording(file)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\n" * 2000, " \n\nnothing\n"])
+def test_a_file_of_blank_lines_has_no_format(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(TraceError, match="is the beginning of no known format"):
+        read_recording(file)
+    with pytest.raises(TraceError, match=r"no column|no requests"):
+        read_recording(file, "csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("timestamp,model,prompt_tokens,output_tokens,model\n1,sql,1,2,law\n", "model"),
+        ("Session ID," + SESSIONS + "1,5.0,2,43,GPT-4,906,446,Chat log\n", "Session ID"),
+    ],
+)
+def test_a_column_that_is_there_twice_is_refused(file: Path, text: str, column: str) -> None:
+    file.write_text(text)
+    with pytest.raises(TraceError, match=f"trace: {column}: there are 2 such columns"):
+        read_recording(file)
+
+
+def test_other_columns_may_be_there_twice(file: Path) -> None:
+    text = "timestamp,note,note,model,prompt_tokens,output_tokens\n1,a,b,sql,10,20\n"
+    assert requests(file, text) == (RecordedRequest(0.0, 10, 20, "sql"),)
