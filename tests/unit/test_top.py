@@ -36,25 +36,40 @@ class Router(DebugClient):
         return kind()
 
 
+class Screen(io.StringIO):
+    """A terminal, and what ends the command once something is shown on it."""
+
+    def __init__(self, ends: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+        self._ends = ends
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        if self._ends(self.getvalue()):
+            self.ended.set()
+        return count
+
+    @property
+    def console(self) -> Console:
+        return Console(file=self, force_terminal=True, width=100, height=20)
+
+
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(top, "_KEY_SECONDS", 0.001)
     monkeypatch.setattr(top, "_SILENT_SECONDS", 0.005)
-
-
-def terminal(file: io.StringIO) -> Console:
-    return Console(file=file, force_terminal=True, width=100, height=20)
+    monkeypatch.setattr(top, "_TICK_SECONDS", 0.005)
 
 
 async def show(router: Router, ends: Callable[[str], bool]) -> str:
     """Return all that is shown until ``ends`` is true of it."""
-    file = io.StringIO()
+    screen = Screen(ends)
     async with asyncio.timeout(60):
-        await top.show(router, terminal(file), 0.001, lambda: ends(file.getvalue()))
-    return file.getvalue()
+        await top.show(router, screen.console, 0.001, screen.ended)
+    return screen.getvalue()
 
 
-async def test_a_key_ends_it_while_the_router_hangs() -> None:
+async def test_it_can_end_while_the_router_hangs() -> None:
     router = Router()
     router.hangs = True
 
@@ -93,33 +108,53 @@ async def test_a_router_that_cannot_be_reached_at_first_is_an_error() -> None:
 
 
 @contextmanager
-def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let standard input be a terminal."""
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], int]]:
+    """Let standard input be a terminal, and return what presses keys."""
     ours, theirs = pty.openpty()
-    with os.fdopen(theirs) as file, os.fdopen(ours, "wb"):
+    with os.fdopen(theirs) as file, os.fdopen(ours, "wb", buffering=0) as keys:
         monkeypatch.setattr(sys, "stdin", file)
-        yield
+        yield keys.write
+
+
+async def test_the_key_q_ends_it_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router()
+    router.hangs = True
+    pressed: list[int] = []
+
+    with keyboard(monkeypatch) as press:
+
+        def ends(shown: str) -> bool:
+            if not pressed and "no answer for" in shown:
+                pressed.append(press(b"xq"))
+            return False
+
+        screen = Screen(ends)
+        async with asyncio.timeout(60):
+            await top._show(router, screen.console, 0.001)
+
+    assert pressed
+    assert not screen.ended.is_set()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_leaves_the_screen_as_it_was(
     sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    router, file = Router(), io.StringIO()
+    screen = Screen(lambda _: False)
 
-    async def page(*_: object) -> Pages:
+    async def read(_client: DebugClient) -> Pages:
         assert signal.getsignal(sent) is not signal.SIG_DFL
         signal.raise_signal(sent)
         await asyncio.sleep(3600)
         raise AssertionError
 
-    monkeypatch.setattr(top, "_read", page)
+    monkeypatch.setattr(top, "_read", read)
     with keyboard(monkeypatch), pytest.raises(SystemExit) as ended:
         async with asyncio.timeout(60):
-            await top._show(router, terminal(file), 0.001)
+            await top._show(Router(), screen.console, 0.001)
 
     assert ended.value.code == 128 + sent
-    assert file.getvalue().endswith("\x1b[?25h\x1b[?1049l")
+    assert screen.getvalue().endswith("\x1b[?25h\x1b[?1049l")
     assert signal.getsignal(sent) is signal.SIG_DFL
 
 

@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-import select
 import signal
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +17,14 @@ from lora_router.cli.options import AsJson, ConfigFile, fail, number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.live import Live
 
     from lora_router.debug.client import DebugClient
     from lora_router.debug.top_view import Pages
 
-_KEY_SECONDS = 0.1
 _SILENT_SECONDS = 2.0
 """After that long without an answer, the picture says so."""
+_TICK_SECONDS = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """They end the command as the key does, so that the terminal is as it was before."""
 _SHORTEST_SECONDS = 0.2
@@ -102,18 +102,29 @@ def _print_json(pages: "Pages") -> None:
 async def _show(client: "DebugClient", console: "Console", interval: float) -> None:
     """Show pictures until a key or a signal ends them. A signal raises ``SystemExit``."""
     loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
     signals: list[int] = []
-    with _keys() as file:
-        for each in _SIGNALS:
-            loop.add_signal_handler(each, signals.append, each)
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        ended.set()
+
+    def pressed() -> None:
         try:
-            await show(
-                client,
-                console,
-                interval,
-                lambda: bool(signals) or _pressed(file) in {b"q", b"Q"},
-            )
+            key = os.read(file, 1)
+        except OSError:
+            key = b""
+        if key in {b"q", b"Q", b""}:  # Empty: the terminal is gone.
+            ended.set()
+
+    with _keys() as file:
+        loop.add_reader(file, pressed)
+        for each in _SIGNALS:
+            loop.add_signal_handler(each, stop, each)
+        try:
+            await show(client, console, interval, ended)
         finally:
+            loop.remove_reader(file)
             for each in _SIGNALS:
                 loop.remove_signal_handler(each)
     if signals:
@@ -121,53 +132,71 @@ async def _show(client: "DebugClient", console: "Console", interval: float) -> N
 
 
 async def show(
-    client: "DebugClient", console: "Console", interval: float, ends: Callable[[], bool]
+    client: "DebugClient", console: "Console", interval: float, ended: asyncio.Event
 ) -> None:
-    """Show pictures until ``ends`` is true. It is asked while the router does not answer, too.
+    """Show pictures until ``ended`` is set, also while the router does not answer.
 
     Raises:
         DebugPageError: The first picture cannot be read.
     """
-    from rich.console import Group
     from rich.live import Live
+
+    from lora_router.supervision import unless
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        await unless(ended, _pictures(client, console, interval, live))
+
+
+async def _pictures(
+    client: "DebugClient", console: "Console", interval: float, live: "Live"
+) -> None:
+    """Show one picture after the other, for ever."""
     from rich.text import Text
 
     from lora_router.debug.client import DebugPageError
     from lora_router.debug.top_view import top_view
     from lora_router.visible_text import visible
 
-    shown: Pages | None = None
-    now = asyncio.get_running_loop().time
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            asked = now()
-            reading = asyncio.create_task(_read(client))
-            try:
-                while not reading.done():
-                    if ends():
-                        return
-                    await asyncio.wait({reading}, timeout=_KEY_SECONDS)
-                    if (waited := now() - asked) >= _SILENT_SECONDS and not reading.done():
-                        silent: RenderableType = Text(f"no answer for {waited:.0f} s")
-                        if shown is not None:
-                            size = console.size
-                            last = top_view(shown, size.width, size.height - 1)
-                            silent = Group(silent, last)
-                        live.update(silent, refresh=True)
-                size = console.size
-                shown = reading.result()
-                live.update(top_view(shown, size.width, size.height), refresh=True)
-            except DebugPageError as error:
-                if shown is None:
-                    raise
-                # The router may come back.
-                live.update(Text(visible(str(error), lines=True)), refresh=True)
-            finally:
-                reading.cancel()
-            for _ in range(max(1, round(interval / _KEY_SECONDS))):
-                if ends():
-                    return
-                await asyncio.sleep(_KEY_SECONDS)
+    last: Pages | None = None
+    while True:
+        try:
+            with _told_while_silent(console, live, last):
+                last = await _read(client)
+            size = console.size
+            live.update(top_view(last, size.width, size.height), refresh=True)
+        except DebugPageError as error:
+            if last is None:
+                raise
+            # The router may come back.
+            live.update(Text(visible(str(error), lines=True)), refresh=True)
+        await asyncio.sleep(interval)
+
+
+@contextmanager
+def _told_while_silent(console: "Console", live: "Live", last: "Pages | None") -> Iterator[None]:
+    """Say above the last picture for how long there has been no answer."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from lora_router.debug.top_view import top_view
+
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    ticking = loop.call_later(_SILENT_SECONDS, lambda: tell())
+
+    def tell() -> None:
+        nonlocal ticking
+        size = console.size
+        parts: list[RenderableType] = [Text(f"no answer for {loop.time() - asked:.0f} s")]
+        if last is not None:
+            parts.append(top_view(last, size.width, size.height - 1))
+        live.update(Group(*parts), refresh=True)
+        ticking = loop.call_later(_TICK_SECONDS, tell)
+
+    try:
+        yield
+    finally:
+        ticking.cancel()
 
 
 @contextmanager
@@ -180,9 +209,3 @@ def _keys() -> Iterator[int]:
         yield file
     finally:
         termios.tcsetattr(file, termios.TCSADRAIN, before)
-
-
-def _pressed(file: int) -> bytes:
-    """Return a key that was pressed, or nothing."""
-    ready, _, _ = select.select([file], [], [], 0)
-    return os.read(file, 1) if ready else b""
