@@ -182,7 +182,7 @@ def _told_while_silent(console: "Console", live: "Live", last: "Pages | None") -
 
     loop = asyncio.get_running_loop()
     asked = loop.time()
-    ticking = loop.call_later(_SILENT_SECONDS, lambda: tell())
+    ticking: asyncio.TimerHandle | None = None
 
     def tell() -> None:
         nonlocal ticking
@@ -193,6 +193,7 @@ def _told_while_silent(console: "Console", live: "Live", last: "Pages | None") -
         live.update(Group(*parts), refresh=True)
         ticking = loop.call_later(_TICK_SECONDS, tell)
 
+    ticking = loop.call_later(_SILENT_SECONDS, tell)
     try:
         yield
     finally:
