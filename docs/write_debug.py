@@ -17,7 +17,7 @@ SHOWN: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("GET /debug/adapters", pages.AdaptersPage),
     ("GET /debug/held", pages.HeldPage),
     ("GET /debug/decisions", pages.DecisionsPage),
-    ("GET /debug/decisions/ID", pages.DecisionPage),
+    ("GET /debug/decision", pages.DecisionPage),
     ("GET /debug/explain", pages.ExplainPage),
     ("GET /debug/facts", pages.FactsPage),
     ("GET /debug/steps", pages.StepsPage),
@@ -38,7 +38,6 @@ ROWS: tuple[type[msgspec.Struct], ...] = (
     fact_rows.RouterFacts,
     fact_rows.PodFacts,
 )
-_KINDS = {"decisions/ID": "decision"}
 _MEANINGS = {
     "limit": "The most rows.",
     "since": "Only requests that arrived then or later, in seconds since 1970.",
@@ -47,6 +46,7 @@ _MEANINGS = {
     "outcome": f"One of {', '.join(f'`{each}`' for each in OUTCOMES)}.",
     "abnormal": "`true` or `false`.",
     "slow": "`true` or `false`.",
+    "id": "The `x-request-id`. Short: `GET /debug/decisions/ID`, for an ID that a path can have.",
     "router": "The router that decided, if several did about requests with this ID.",
     "strategy": "The algorithm, as the header `routing-strategy` names it.",
     "filter": "A label selector, as in the header `external-filter`.",
@@ -87,15 +87,14 @@ def _schema() -> str:
 
 
 def _parameters(path: str) -> str:
-    kind = _KINDS.get(path, path)
-    names = [name for name in PARAMETERS[kind] if name != "id"]  # type: ignore[index]
+    names = PARAMETERS[path]  # type: ignore[index]
     if not names:
         return ""
     lines = ["| parameter | meaning |", "| --- | --- |"]
     for name in names:
         meaning = _MEANINGS[name]
         if name == "limit":
-            default, most = LIMITS[kind]  # type: ignore[index]
+            default, most = LIMITS[path]  # type: ignore[index]
             meaning += f" Default {default}, at most {most}."
         lines.append(f"| `{name}` | {meaning} |")
     return "\n".join(lines) + "\n"

@@ -213,6 +213,16 @@ def add_endpoint_metrics(telemetry: Telemetry, discovery: EndpointDiscovery) -> 
     )
 
 
+def add_trace_metrics(telemetry: Telemetry, dropped: Callable[[], int]) -> None:
+    """Add how many spans were dropped to the page."""
+    telemetry.add_counter(
+        "lora_router_spans_dropped_total",
+        "Spans dropped because the collector of traces does not take them, or not fast enough. "
+        "Only where requests are traced.",
+        dropped,
+    )
+
+
 def add_worker_metrics(
     telemetry: Telemetry,
     ready: Callable[[], int],

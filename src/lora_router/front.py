@@ -16,6 +16,7 @@ from lora_router.app_metrics import (
     add_gateway_metrics,
     add_name_metrics,
     add_pod_access_metrics,
+    add_trace_metrics,
     add_watchdog_metrics,
 )
 from lora_router.assembly import (
@@ -49,6 +50,7 @@ from lora_router.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from lora_router.discovery.model_rewrites import FollowedRewrites
+    from lora_router.telemetry.trace_export import TraceExport
 
 log = logging.getLogger("lora_router")
 
@@ -105,10 +107,8 @@ class Front:
             self.traffic = Traffic(self.decisions, settings.metrics_adapters, self.fleet)
             self.telemetry.follow(self.traffic)
             follow_decisions(settings, self.decisions, LoopClock())
-        self.traces = make_traces(environ, self.decisions)
+        self.traces = self._make_traces(environ)
         """Sends a span for each request, if requests are traced."""
-        if self.traces is not None and self.traffic is not None:
-            self.traffic.traces = True
         self.transport = make_transport(
             settings,
             self.director,
@@ -246,6 +246,14 @@ class Front:
     @property
     def _peer_names(self) -> Collection[str]:
         return () if self.peering is None else self.peering.hub.peers
+
+    def _make_traces(self, environ: Mapping[str, str]) -> "TraceExport | None":
+        traces = make_traces(environ, self.decisions)
+        if traces is not None:
+            add_trace_metrics(self.telemetry, lambda: traces.dropped)
+            if self.traffic is not None:
+                self.traffic.traces = True
+        return traces
 
     async def _stop_traces(self) -> None:
         """Send the spans that wait."""

@@ -10,6 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lora_router.visible_text import visible
+
 _UNLIMITED_WIDTH = 100_000
 """Columns of a console that is not a terminal. Rich's own default, 80, cuts tables in pipes."""
 
@@ -50,25 +52,6 @@ def print_report(console: Console, *parts: RenderableType) -> None:
     stream = sys.stderr if console.stderr else sys.stdout
     stream.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
     stream.flush()
-
-
-def visible(text: str, *, lines: bool = False) -> str:
-    """Return text whose unprintable characters are written as escapes, as in Python.
-
-    Names come from clients and from pods. A terminal would obey what is in them.
-
-    Args:
-        text: The text.
-        lines: Whether it may have several lines.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() or (lines and character == "\n")
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def visible_rows(rows: Iterable[Sequence[str]]) -> list[list[str]]:

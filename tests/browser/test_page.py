@@ -176,7 +176,7 @@ async def test_a_click_on_a_decision_explains_it(browser: Browser) -> None:
         slow=True,
     )
     made.decisions = [slow]
-    made.answers["decisions/request-7"] = {
+    made.answers["decision"] = {
         **slow,
         "text": "It was held for 27 s, because no pod had a free slot.",
         "held_candidates": [],

@@ -11,8 +11,8 @@ from lora_router.terminal import (
     print_report,
     split_table,
     table_or_paragraphs,
-    visible,
 )
+from lora_router.visible_text import visible
 
 NAMES = ("least-request", "lora-placement")
 HEADINGS = ("algorithm", "p50", "p95", "p99", "good", "waits", "held", "loads", "evicted")

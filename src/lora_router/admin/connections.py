@@ -47,7 +47,11 @@ class Connections:
             # The last one is the newest, which is not closed for itself.
             oldest = min(others[:-1], key=self._worth)
             others.remove(oldest)
+            transport = oldest.transport
             oldest.force_close()
+            if transport is not None:
+                # A client that reads nothing would keep what is not sent yet, and the socket.
+                transport.abort()
 
     def _worth(self, connection: web.RequestHandler) -> int:
         is_stream = self._busy.get(connection)

@@ -11,6 +11,8 @@ from lora_router.debug.gathering import Gathering, NoAnswerError
 from lora_router.debug.pages import json_of
 
 _ONE = "decisions/"
+"""Before the ID of a request. It may have dots or line breaks, which a path loses: the page
+``decision`` has the parameter ``id`` for it."""
 
 Page = Callable[[Mapping[str, str]], Awaitable[Struct]]
 
@@ -24,7 +26,6 @@ class DebugPages:
         Args:
             gathering: Asks all processes.
         """
-        self._decision = gathering.decision
         self._order = gathering.order
         self._pages: Mapping[str, Page] = {
             "routers": gathering.routers,
@@ -32,6 +33,7 @@ class DebugPages:
             "adapters": gathering.adapters,
             "held": gathering.held,
             "decisions": gathering.decisions,
+            "decision": gathering.decision,
             "explain": gathering.explain,
             "facts": gathering.facts,
             "steps": gathering.steps,
@@ -41,7 +43,7 @@ class DebugPages:
         """Return the page that has a name, or an error that says what to ask instead."""
         page, query = self._pages.get(name), dict(query)
         if name.startswith(_ONE):
-            page, query["id"] = self._decision, name.removeprefix(_ONE)
+            page, query["id"] = self._pages["decision"], name.removeprefix(_ONE)
         if page is None:
             known = ", ".join(f"/debug/{each}" for each in self._pages)
             return _error(404, f"there is no page /debug/{name:.80}; there are {known}")

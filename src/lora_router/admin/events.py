@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from lora_router.admin.event_parts import PARTS
+from lora_router.admin.sending import give_up
 from lora_router.admin.shown import BUSY, InRouter, Show
 from lora_router.admin.viewed_rows import Change, Part, ViewedRows
 from lora_router.log_limit import LogLimit
@@ -32,7 +33,10 @@ SLOW_SECONDS = 10.0
 STREAM_SECONDS = 600.0
 """A stream ends after that long. The viewer asks again, and passes the gate again."""
 ROUND_SECONDS = 1.0
-_RETRY = b"retry: 2000\n\n"
+RETRY_MILLISECONDS = 500
+"""After that, the page opens a stream that has ended again. It is shorter than the time from which
+on the page says that its connection is lost (``stream.js``)."""
+_RETRY = b"retry: %d\n\n" % RETRY_MILLISECONDS
 
 
 class Viewer:
@@ -106,13 +110,13 @@ class Events:
         response = web.StreamResponse(
             headers={"content-type": "text/event-stream", "x-accel-buffering": "no"}
         )
+        transport = request.transport
         try:
             async with asyncio.timeout(SLOW_SECONDS):
                 await response.prepare(request)
             await self._send(viewer, response)
-        except (TimeoutError, ConnectionError):
-            if request.transport is not None:
-                request.transport.abort()
+        except (TimeoutError, ConnectionError) as error:
+            give_up(transport, error)
         finally:
             self._leave(viewer)
         return response

@@ -18,6 +18,7 @@ from lora_router.admin.client_errors import server_log
 from lora_router.admin.connections import Connections
 from lora_router.admin.gate import Gate
 from lora_router.admin.pages import EVENTS, SIGN_IN, Handler, add_pages
+from lora_router.admin.sending import Sending
 from lora_router.admin.shown import BUSY, Order, Show
 from lora_router.admin.token import Token
 from lora_router.listening import cannot_listen, listen
@@ -95,6 +96,7 @@ class AdminServer:
         self._connections: Connections | None = None
         self._listener: asyncio.Server | None = None
         self.read_seconds = _READ_SECONDS
+        self.sending = Sending()
 
     async def start(self) -> None:
         """Listen.
@@ -127,6 +129,8 @@ class AdminServer:
 
     async def _listen(self) -> int:
         app = web.Application(client_max_size=_MOST_BYTES)
+        # Outside of the others: a connection that is sent a long page can make room for another.
+        app.middlewares.append(self.sending.middleware)
         app.middlewares.append(self._counted)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)

@@ -94,7 +94,7 @@ class Token:
 
     def matches(self, token: str) -> bool:
         """Return whether this is the token. Takes the same time whatever it is."""
-        return hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token)
+        return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
 
     def new_session(self) -> str:
         """Return a cookie for a client that knows the token."""

@@ -90,12 +90,12 @@ def explain(
     kind: type[ExplainPage] | type[DecisionPage] = DecisionPage if model is None else ExplainPage
 
     async def read(client: "DebugClient") -> ExplainPage | DecisionPage | bytes:
-        name, args = request or "", query
+        args = query if request is None else {"id": request}
         if last_slow:
-            name, args = await last_slow_request(client)
+            args = await last_slow_request(client)
         if as_json:
-            return await client.body(kind, args, name)
-        return await client.page(kind, args, name)
+            return await client.body(kind, args)
+        return await client.page(kind, args)
 
     found = ask(read, admin, token_file, config)
     if isinstance(found, bytes):
@@ -109,7 +109,8 @@ def _print(page: "ExplainPage | DecisionPage") -> None:
 
     from lora_router.debug.pages import ExplainPage
     from lora_router.debug.tables import candidates_table
-    from lora_router.terminal import output_console, print_report, visible
+    from lora_router.terminal import output_console, print_report
+    from lora_router.visible_text import visible
 
     console = output_console()
     parts: list[RenderableType] = [Text(visible(page.text, lines=True))]

@@ -191,7 +191,7 @@ def source(
 def fail(message: str, *, status: int) -> NoReturn:
     """Print an error, with the program's name before each line, and exit."""
     from lora_router.cli.standard_streams import last_words
-    from lora_router.terminal import visible
+    from lora_router.visible_text import visible
 
     last_words("".join(f"lora-router: {visible(line)}\n" for line in message.splitlines()))
     sys.exit(status)

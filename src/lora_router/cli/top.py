@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import select
+import signal
 import sys
 import termios
 import tty
@@ -16,12 +16,17 @@ from lora_router.cli.admin_port import Admin, TokenFile, ask
 from lora_router.cli.options import AsJson, ConfigFile, fail, number
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.live import Live
 
     from lora_router.debug.client import DebugClient
     from lora_router.debug.top_view import Pages
 
-_KEY_SECONDS = 0.1
+_SILENT_SECONDS = 2.0
+"""After that long without an answer, the picture says so."""
+_TICK_SECONDS = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""They end the command as the key does, so that the terminal is as it was before."""
 _SHORTEST_SECONDS = 0.2
 _LONGEST_SECONDS = 3600.0
 
@@ -43,7 +48,7 @@ def top(
 ) -> None:
     """Show a running router live: pods, adapters, held and abnormal requests. The key q ends it.
 
-    Without a terminal, print one picture and exit.
+    Without a terminal, or with TERM=dumb, print one picture and exit.
     """
     from lora_router.terminal import output_console
 
@@ -54,7 +59,7 @@ def top(
             status=2,
         )
     console = output_console()
-    if as_json or once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if as_json or once or not _is_screen(console):
         pages = ask(_read, admin, token_file, config)
         if as_json:
             _print_json(pages)
@@ -62,6 +67,11 @@ def top(
             _print(console, pages)
         return
     ask(lambda client: _show(client, console, interval), admin, token_file, config)
+
+
+def _is_screen(console: "Console") -> bool:
+    """Return whether pictures can take each other's place."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 async def _read(client: "DebugClient") -> "Pages":
@@ -90,30 +100,104 @@ def _print_json(pages: "Pages") -> None:
 
 
 async def _show(client: "DebugClient", console: "Console", interval: float) -> None:
+    """Show pictures until a key or a signal ends them. A signal raises ``SystemExit``."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    signals: list[int] = []
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        ended.set()
+
+    def pressed() -> None:
+        try:
+            key = os.read(file, 1)
+        except OSError:
+            key = b""
+        if key in {b"q", b"Q", b""}:  # Empty: the terminal is gone.
+            ended.set()
+
+    with _keys() as file:
+        loop.add_reader(file, pressed)
+        for each in _SIGNALS:
+            loop.add_signal_handler(each, stop, each)
+        try:
+            await show(client, console, interval, ended)
+        finally:
+            loop.remove_reader(file)
+            for each in _SIGNALS:
+                loop.remove_signal_handler(each)
+    if signals:
+        raise SystemExit(128 + signals[0])
+
+
+async def show(
+    client: "DebugClient", console: "Console", interval: float, ended: asyncio.Event
+) -> None:
+    """Show pictures until ``ended`` is set, also while the router does not answer.
+
+    Raises:
+        DebugPageError: The first picture cannot be read.
+    """
     from rich.live import Live
+
+    from lora_router.supervision import unless
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        await unless(ended, _pictures(client, console, interval, live))
+
+
+async def _pictures(
+    client: "DebugClient", console: "Console", interval: float, live: "Live"
+) -> None:
+    """Show one picture after the other, for ever."""
     from rich.text import Text
 
     from lora_router.debug.client import DebugPageError
     from lora_router.debug.top_view import top_view
-    from lora_router.terminal import visible
+    from lora_router.visible_text import visible
 
-    with _keys() as file, Live(console=console, screen=True, auto_refresh=False) as live:
-        shown = False
-        while True:
-            try:
-                pages = await _read(client)
-                size = console.size
-                live.update(top_view(pages, size.width, size.height), refresh=True)
-                shown = True
-            except DebugPageError as error:
-                if not shown:
-                    raise
-                # The router may come back.
-                live.update(Text(visible(str(error), lines=True)), refresh=True)
-            for _ in range(max(1, round(interval / _KEY_SECONDS))):
-                if _pressed(file) in {b"q", b"Q"}:
-                    return
-                await asyncio.sleep(_KEY_SECONDS)
+    last: Pages | None = None
+    while True:
+        try:
+            with _told_while_silent(console, live, last):
+                last = await _read(client)
+            size = console.size
+            live.update(top_view(last, size.width, size.height), refresh=True)
+        except DebugPageError as error:
+            if last is None:
+                raise
+            # The router may come back.
+            live.update(Text(visible(str(error), lines=True)), refresh=True)
+        await asyncio.sleep(interval)
+
+
+@contextmanager
+def _told_while_silent(console: "Console", live: "Live", last: "Pages | None") -> Iterator[None]:
+    """Say above the last picture for how long there has been no answer."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from lora_router.debug.top_view import top_view
+
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    ticking: asyncio.TimerHandle | None = None
+
+    def tell() -> None:
+        nonlocal ticking
+        size = console.size
+        parts: list[RenderableType] = [Text(f"no answer for {loop.time() - asked:.0f} s")]
+        if last is not None:
+            parts.append(top_view(last, size.width, size.height - 1))
+        live.update(Group(*parts), refresh=True)
+        ticking = loop.call_later(_TICK_SECONDS, tell)
+
+    ticking = loop.call_later(_SILENT_SECONDS, tell)
+    try:
+        yield
+    finally:
+        ticking.cancel()
 
 
 @contextmanager
@@ -126,9 +210,3 @@ def _keys() -> Iterator[int]:
         yield file
     finally:
         termios.tcsetattr(file, termios.TCSADRAIN, before)
-
-
-def _pressed(file: int) -> bytes:
-    """Return a key that was pressed, or nothing."""
-    ready, _, _ = select.select([file], [], [], 0)
-    return os.read(file, 1) if ready else b""

@@ -13,7 +13,13 @@ from msgspec import Struct
 from lora_router import __version__
 from lora_router.debug.arguments import Arguments, ArgumentsError
 from lora_router.debug.decision_rows import Wanted, find, rows_of
-from lora_router.debug.explained_rows import explanation, held_decision, past_decision, too_large
+from lora_router.debug.explained_rows import (
+    bad_name,
+    explanation,
+    held_decision,
+    past_decision,
+    too_large,
+)
 from lora_router.debug.fact_rows import RouterFacts, fact_parts
 from lora_router.debug.fleet_rows import AdapterSurvey, add_traffic, pod_parts
 from lora_router.debug.held_rows import find_held, held_rows
@@ -22,6 +28,7 @@ from lora_router.debug.parts import AdapterPart
 from lora_router.debug.questions import Answer, AnswerError, Question, encode, read_question
 from lora_router.debug.rows import RouterRow
 from lora_router.routing.director import Director
+from lora_router.routing.model_name_rule import why_invalid
 from lora_router.routing.outcome import RouteQuery
 from lora_router.telemetry.decisions import DecisionLog
 from lora_router.telemetry.traffic import OTHER, Traffic
@@ -210,6 +217,8 @@ class Debug:
         limit = self._process.facts().max_body_bytes
         if 0 < limit < query.size:
             return await self._answer([[too_large(query, limit)]])
+        if wrong := why_invalid(query.model):
+            return await self._answer([[bad_name(query, wrong)]])
         return await self._answer([[await explanation(self._director, query)]])
 
     async def _answer(self, parts: Sequence[Collection[Struct]], more: int = 0) -> Answer:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from lora_router.debug.decision_rows import Wanted
 from lora_router.debug.questions import Kind, Question
+from lora_router.whole_numbers import whole_number
 
 _Value = TypeVar("_Value")
 
@@ -80,9 +81,11 @@ class Arguments:
         text = self.text(name)
         if text is None:
             return None
-        if text.isascii() and text.isdigit() and least <= int(text[:20]) <= most:
-            return int(text)
-        raise ArgumentsError(f"{name}={text:.80}: must be a whole number from {least} to {most}")
+        number = whole_number(text, least, most)
+        if number is None:
+            must = f"must be a whole number from {least} to {most}"
+            raise ArgumentsError(f"{name}={text:.80}: {must}")
+        return number
 
     def flag(self, name: str) -> bool | None:
         """Return a truth value; ``None``: it is absent."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from typing import Self, TypeVar
-from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -36,7 +35,7 @@ _PATHS: Mapping[type[Struct], str] = {
     AdaptersPage: "adapters",
     HeldPage: "held",
     DecisionsPage: "decisions",
-    DecisionPage: "decisions/",
+    DecisionPage: "decision",
     ExplainPage: "explain",
     FactsPage: "facts",
     StepsPage: "steps",
@@ -83,34 +82,29 @@ class DebugClient:
         if self._session is not None:
             await self._session.close()
 
-    async def page(
-        self, kind: type[_Page], query: Mapping[str, str] | None = None, name: str = ""
-    ) -> _Page:
+    async def page(self, kind: type[_Page], query: Mapping[str, str] | None = None) -> _Page:
         """Return a page.
 
         Args:
             kind: Which page.
             query: The parameters.
-            name: What follows in the path: the ID of a request.
 
         Raises:
             DebugPageError: It cannot be read.
         """
-        body = await self.body(kind, query, name)
+        body = await self.body(kind, query)
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as error:
             raise DebugPageError(f"{self._url}: no page of a lora-router: {error}") from None
 
-    async def body(
-        self, kind: type[Struct], query: Mapping[str, str] | None = None, name: str = ""
-    ) -> bytes:
+    async def body(self, kind: type[Struct], query: Mapping[str, str] | None = None) -> bytes:
         """Return a page as JSON.
 
         Raises:
             DebugPageError: It cannot be read.
         """
-        return await self.get(f"/debug/{_PATHS[kind]}{quote(name, safe='')}", query)
+        return await self.get(f"/debug/{_PATHS[kind]}", query)
 
     async def get(
         self,
@@ -194,8 +188,8 @@ class DebugClient:
         return f"{self._url}{path} answered with status {status}: {text or 'no text'}"
 
 
-async def last_slow_request(client: DebugClient) -> tuple[str, dict[str, str]]:
-    """Return the ID of the last request that was slow, and the parameters of its page.
+async def last_slow_request(client: DebugClient) -> dict[str, str]:
+    """Return the parameters of the page of the last request that was slow.
 
     Raises:
         DebugPageError: None is known, or it has no ID.
@@ -208,7 +202,7 @@ async def last_slow_request(client: DebugClient) -> tuple[str, dict[str, str]]:
     [last] = found.decisions
     if not last.request_id:
         raise DebugPageError("the last slow request has no x-request-id; see /debug/decisions")
-    return last.request_id, {"router": last.router}
+    return {"id": last.request_id, "router": last.router}
 
 
 async def gathered(

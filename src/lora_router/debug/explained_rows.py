@@ -17,6 +17,7 @@ from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.refusal import Refusal
 from lora_router.routing.waiting_queue import Held
 from lora_router.telemetry.decisions import Decision, DecisionLog
+from lora_router.visible_text import visible
 
 MAX_EXCLUDED = 64
 """Excluded pods that an explanation names. All of them are counted by cause."""
@@ -98,6 +99,23 @@ def too_large(query: RouteQuery, limit: int) -> Explanation:
     return row
 
 
+def bad_name(query: RouteQuery, wrong: str) -> Explanation:
+    """Return that a request is refused, because its model has no valid name.
+
+    Args:
+        query: The request.
+        wrong: What is wrong with the name.
+    """
+    row = Explanation(
+        asked=query.model,
+        answer="refuse",
+        reason="bad-model-name",
+        detail=f"the name of the model {wrong}",
+    )
+    row.text = tell_now(row)
+    return row
+
+
 def _base_model(found: Explained) -> str:
     if not found.adapter:
         return found.model if found.serving is not None and found.serving.pods else ""
@@ -145,13 +163,13 @@ def held_decision(
         abnormal=True,
     )
     row.held_candidates = _costed(director, question.algorithm, request, sights_of(held.looks))
-    lines = [tell_past(row, 0.0)]
+    lines: list[str] = []
     if queue is not None and queue.closing is not None:
         pod, adapter = queue.closing
         lines.append(f"The slot of {adapter} on {pod.pod.name} is being emptied for it.")
     if queue is not None and queue.hold.wanted is not None:
         lines.append(f"It waits for a free slot of {queue.hold.wanted.pod.name}.")
-    row.text = "\n".join(lines)
+    row.text = "\n".join((tell_past(row, 0.0), *map(visible, lines)))
     return row
 
 

@@ -31,6 +31,7 @@ REASONS: Mapping[str, str] = {
     "saturated": "its scores are the highest, although every slot is busy",
     # the router
     "body-too-large": "its body is too large, which the client is told with status 413",
+    "bad-model-name": "the name is not valid, which the client is told with status 400",
     "algorithm-failed": "the algorithm failed, so the pod with the fewest requests is taken",
     "base-fallback": "the adapter has no pod, so its base model answers",
     "pass-through": "the request names no model, and the pod has the fewest requests",

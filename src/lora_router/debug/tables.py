@@ -20,7 +20,8 @@ from lora_router.debug.pages import (
 from lora_router.debug.rows import AdapterRow, CandidateRow, DecisionRow, HeldRow, PodRow, RouterRow
 from lora_router.debug.telling import seconds
 from lora_router.fleet.lora_spec import ASSUMED, UNLIMITED_WORD
-from lora_router.terminal import table_or_paragraphs, visible, visible_rows
+from lora_router.terminal import table_or_paragraphs, visible_rows
+from lora_router.visible_text import visible
 
 _GAP = 2
 _NAMED = 8

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from lora_router.counted import counted
 from lora_router.debug.reasons import REASONS
 from lora_router.debug.rows import CandidateRow, DecisionRow, ExplainedDecision, Explanation
+from lora_router.debug.times_of_day import time_of_day
+from lora_router.visible_text import visible
 
 _NAMED = 5
 """Pods that a sentence names. The others are counted."""
@@ -63,7 +64,7 @@ def tell_now(found: Explanation) -> str:
     lines += _where(found.adapter, found.candidates, past=False)
     lines += _costs(found.pod, found.candidates, past=False)
     lines += _excluded(found.candidates, found.excluded)
-    return "\n".join(lines)
+    return told(lines)
 
 
 def tell_past(row: ExplainedDecision, slow_seconds: float) -> str:
@@ -90,7 +91,7 @@ def tell_past(row: ExplainedDecision, slow_seconds: float) -> str:
         lines.append("Its stream ended before an answer began.")
     if row.outcome != "routed":
         lines += _seen("The router saw", row.candidates)
-        return "\n".join(lines)
+        return told(lines)
     if row.candidates:
         lines += _where(row.adapter, row.candidates, past=True)
         lines += _costs(row.pod, row.candidates, past=True)
@@ -100,11 +101,16 @@ def tell_past(row: ExplainedDecision, slow_seconds: float) -> str:
             "What it saw of the candidates was not kept: the request was an ordinary one "
             "(setting decisions_candidates_share)."
         )
-    return "\n".join(lines)
+    return told(lines)
+
+
+def told(lines: Iterable[str]) -> str:
+    """Return sentences on lines of their own. Names in them cannot begin a line."""
+    return "\n".join(map(visible, lines))
 
 
 def _outcome(row: DecisionRow) -> str:
-    at = datetime.fromtimestamp(row.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    at = time_of_day(row.at, "%Y-%m-%d %H:%M:%S UTC")
     name = row.adapter or row.base_model
     asked = row.model or "no model"
     stands = "" if name in ("", asked) else f", which stands for {name}"
@@ -188,10 +194,10 @@ def _where(adapter: str, candidates: Sequence[CandidateRow], *, past: bool) -> l
         return []  # It was not noted.
     if not parts:
         return [f"{adapter} {'was' if past else 'is'} on none of the candidates."]
-    told = "; it ".join(parts)
+    words = "; it ".join(parts)
     if past:
-        told = told.replace("runs on", "ran on").replace("is in ", "was in ")
-    return [f"{adapter} {told}."]
+        words = words.replace("runs on", "ran on").replace("is in ", "was in ")
+    return [f"{adapter} {words}."]
 
 
 def _costs(pod: str, candidates: Sequence[CandidateRow], *, past: bool) -> list[str]:
@@ -221,8 +227,8 @@ def _cost(row: CandidateRow) -> float:
 
 def _sum(row: CandidateRow) -> str:
     terms = [_term(name, value) for name, value in row.terms.items() if value or name == "requests"]
-    told = f" ({' + '.join(terms)})" if terms else ""
-    return f"{_number(row.cost or 0.0)}{told}"
+    because = f" ({' + '.join(terms)})" if terms else ""
+    return f"{_number(row.cost or 0.0)}{because}"
 
 
 def _term(name: str, value: float) -> str:

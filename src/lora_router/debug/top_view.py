@@ -1,7 +1,6 @@
 """What ``lora-router top`` shows: the routers, and what deserves a look, on one screen."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -26,6 +25,7 @@ from lora_router.debug.tables import (
     pod_cells,
     router_cells,
 )
+from lora_router.debug.times_of_day import time_of_day
 from lora_router.terminal import visible_rows
 
 _LEAST = 3
@@ -79,7 +79,7 @@ def top_view(pages: Pages, width: int, height: int | None) -> RenderableType:
 
 def _head(pages: Pages) -> Text:
     routers = pages.routers.routers
-    at = datetime.fromtimestamp(pages.routers.at, UTC).strftime("%H:%M:%S UTC")
+    at = time_of_day(pages.routers.at, "%H:%M:%S UTC")
     slots = [pod for pod in pages.pods.pods if pod.slots is not None]
     total = sum(pod.slots or 0 for pod in slots)
     free = sum(max(0, pod.free_slots or 0) for pod in slots)

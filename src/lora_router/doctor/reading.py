@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from time import time
 
 import msgspec
@@ -85,13 +86,16 @@ def _readiness(body: bytes) -> Mapping[str, object]:
 
 def _metrics(body: bytes) -> Mapping[str, Sequence[tuple[Labels, float]]]:
     """Return the samples that checks look at. The page may have thousands of others."""
-    lines = [
-        line for line in body.decode(errors="replace").splitlines() if _metric(line) in METRICS
-    ]
+    # Not `splitlines`, which also splits at characters that values of labels may have.
+    lines = [line for line in body.decode(errors="replace").split("\n") if _metric(line) in METRICS]
     found: dict[str, list[tuple[Labels, float]]] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    try:
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+            for sample in family.samples:
+                if isfinite(sample.value):
+                    found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    except (ValueError, IndexError, KeyError) as error:
+        raise DebugPageError(f"/metrics is no page of a lora-router: {error}") from None
     return found
 
 

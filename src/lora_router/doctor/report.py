@@ -10,7 +10,7 @@ from rich.text import Text
 from lora_router.counted import counted
 from lora_router.doctor.facts import Facts
 from lora_router.doctor.findings import ORDER, Finding, Severity
-from lora_router.terminal import visible
+from lora_router.visible_text import visible
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.HINT: "bold"}
 

@@ -19,9 +19,7 @@ from lora_router.extproc.events import Message
 from lora_router.extproc.lenient_json import LenientJsonError, rewritten
 from lora_router.extproc.multipart import MultipartError, read_fields
 from lora_router.extproc.prompt_fields import NOTHING, PromptFields
-
-MAX_MODEL_LENGTH = 512
-"""In characters. Model names are paths or repository names; this is twice the longest of them."""
+from lora_router.routing.model_name_rule import MAX_MODEL_LENGTH, why_invalid
 
 
 class BodyErrorKind(Enum):
@@ -221,20 +219,10 @@ def checked_model(model: str) -> str:
     Raises:
         BodyError: The name is invalid.
     """
-    if len(model) > MAX_MODEL_LENGTH:
-        raise _bad_name(f"is longer than {MAX_MODEL_LENGTH} characters")
-    if not model.isprintable():
-        # Control characters, line ends, lone surrogates, invisible characters.
-        raise _bad_name("contains characters that are not printable")
-    if model != model.strip():
-        # Leading and trailing spaces are lost in a header.
-        raise _bad_name("begins or ends with a space")
+    if wrong := why_invalid(model):
+        raise BodyError(BodyErrorKind.MODEL_NAME, f"The name of the model {wrong}.")
     return model
 
 
 def _malformed(message: str) -> BodyError:
     return BodyError(BodyErrorKind.MALFORMED, message)
-
-
-def _bad_name(what: str) -> BodyError:
-    return BodyError(BodyErrorKind.MODEL_NAME, f"The name of the model {what}.")

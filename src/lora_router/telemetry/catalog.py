@@ -216,6 +216,11 @@ _PROCESS = {
         "counter",
         "Log lines dropped because standard error is not read fast enough or is closed.",
     ),
+    "lora_router_spans_dropped_total": Described(
+        "counter",
+        "Spans dropped because the collector of traces does not take them, or not fast enough. "
+        "Only where requests are traced.",
+    ),
     "lora_router_ready_workers": Described(
         "gauge", "Workers that are ready. Only with workers above 1."
     ),

@@ -123,6 +123,9 @@ class Decision(Struct, gc=False):
     """What is kept of the notes of the algorithm (``noted``), as MessagePack. As objects it would
     take three times the memory."""
     traceparent: str = ""
+    """What the gateway or the client sent: any text."""
+    trace_id: str = ""
+    """The trace of the request's span. Empty: it has no span. Only ``Traces`` writes it."""
 
     @property
     def body_seconds(self) -> float:

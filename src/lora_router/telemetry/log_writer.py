@@ -60,7 +60,7 @@ class LogWriter(logging.Handler):
             self.dropped += 1
 
     def write_line(self, line: str) -> None:
-        """Queue a line as it is."""
+        """Queue a line as it is, or its beginning. What makes JSON keeps its lines shorter."""
         if len(line) > MAX_LINE_CHARACTERS:
             line = f"{line[:MAX_LINE_CHARACTERS]}… ({len(line)} characters)"
         self._queued += len(line) + 1
@@ -70,7 +70,8 @@ class LogWriter(logging.Handler):
         try:
             return self.format(record)
         except Exception as error:
-            return f"cannot format a log record: {type(error).__name__}: {record.msg!r}"
+            text = "cannot format a log record: %s: %r"
+            return self._own(logging.ERROR, text, type(error).__name__, record.msg)
 
     def flush(self) -> None:
         """Wait until the queued lines have been written, at most ``FLUSH_SECONDS``."""
@@ -109,17 +110,15 @@ class LogWriter(logging.Handler):
                 event.set()
 
     def _note(self, lines: int) -> str:
-        """Return the line that reports dropped lines, in the format of the others."""
-        record = logging.LogRecord(
-            "lora_router.telemetry",
-            logging.WARNING,
-            __file__,
-            0,
-            "%d log lines dropped: standard error is not read fast enough",
-            (lines,),
-            None,
+        """Return the line that reports dropped lines."""
+        text = "%d log lines dropped: standard error is not read fast enough"
+        return self._own(logging.WARNING, text, lines) + "\n"
+
+    def _own(self, level: int, text: str, *args: object) -> str:
+        """Return a line of this module, in the format of the others."""
+        return self.format(
+            logging.LogRecord("lora_router.telemetry", level, __file__, 0, text, args, None)
         )
-        return self.format(record) + "\n"
 
     def _write(self, lines: list[str]) -> bool:
         """Write lines; blocks until they are written. Returns whether the write succeeded."""

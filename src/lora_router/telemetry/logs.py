@@ -9,22 +9,32 @@ import logging
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Literal
 
-from lora_router.telemetry.log_writer import LogWriter
+from lora_router.telemetry.excerpts import beginning, both_ends, fitting
+from lora_router.telemetry.log_writer import MAX_LINE_CHARACTERS, LogWriter
 from lora_router.telemetry.repeated_errors import RepeatedErrors
 
+_HALF_LINE = MAX_LINE_CHARACTERS // 2 - 100
+"""Characters of a message, and of its traceback, that fit together into what is written."""
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 """Values that are written without quotes: printable ASCII but space, ``"``, ``=`` and ``\\``."""
-_INVISIBLE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
 """What JSON allows in a string, and what moves a terminal's cursor, turns the order of what is
-shown, ends a line for some readers, or is no text at all."""
+shown, is not shown, ends a line for some readers, or is no text at all."""
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(found[0])[1:-1]
 
 
 def quoted(value: object) -> str:
@@ -39,7 +49,7 @@ def quoted(value: object) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """A message and its fields on a line."""
+    """A message and its fields on a line, and the error on lines of its own."""
 
     def __init__(self, process: str) -> None:
         """Begin the messages with the name of the ``process``, if it is not empty."""
@@ -49,14 +59,21 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
         """Return the record's line, without an error."""
         line = super().formatMessage(record)
-        fields = getattr(record, "fields", None)
-        if not fields:
-            return line
-        return " ".join((line, *(f"{name}={quoted(value)}" for name, value in fields.items())))
+        if fields := getattr(record, "fields", None):
+            values = (f"{name}={quoted(value)}" for name, value in fields.items())
+            line = " ".join((line, *values))
+        return beginning(line, _HALF_LINE) if record.exc_info else line
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 -- logging's name
+        """Return a traceback. Of a long one, the middle is left out."""
+        return both_ends(super().formatException(ei), _HALF_LINE)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, fields, ``error``."""
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, fields, ``error``.
+
+    Long values are cut, and not the line, which would be no JSON any more.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -68,10 +85,22 @@ class JsonFormatter(logging.Formatter):
         }
         if _process:
             line["process"] = _process
-        line |= getattr(record, "fields", None) or {}
+        own = {*line, "error"} if record.exc_info else set(line)
+        for name, value in (getattr(record, "fields", None) or {}).items():
+            line[f"{name}_" if name in own else name] = value
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return _INVISIBLE.sub(_escaped, json.dumps(line, ensure_ascii=False, default=str))
+        return fitting(line, _json, MAX_LINE_CHARACTERS, ends=("error",))
+
+
+def _json(line: Mapping[str, object]) -> str:
+    """Return a line as JSON. Numbers that JSON does not have are strings."""
+    encode = partial(json.dumps, ensure_ascii=False, default=str)
+    try:
+        text = encode(line, allow_nan=False)
+    except ValueError:
+        text = encode(json.loads(encode(line), parse_constant=str))
+    return _INVISIBLE.sub(_escaped, text)
 
 
 _writer: LogWriter | None = None

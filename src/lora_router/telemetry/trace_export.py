@@ -71,9 +71,12 @@ class TraceExport:
         return self._queue.dropped + self._queue.exporter.failed
 
     async def stop(self) -> None:
-        """Send the spans that wait. The caller limits the time."""
-        await in_thread(self._queue.shutdown, "traces-stop")
-        self._words.end()
+        """Send the spans that wait, and report those that are lost. The caller limits the time."""
+        try:
+            await in_thread(self._queue.shutdown, "traces-stop")
+        finally:
+            self._queue.report()
+            self._words.end()
 
 
 class WatchedExporter(SpanExporter):
@@ -84,6 +87,7 @@ class WatchedExporter(SpanExporter):
         self._limit = limit or LogLimit(_REPORT_SECONDS)
         self._reported = 0
         self.received = 0
+        self.sent = 0
         self.failed = 0
         self.dropped = 0
         """Spans that did not get here. Written by the thread that makes spans."""
@@ -95,18 +99,26 @@ class WatchedExporter(SpanExporter):
         try:
             result = self._exporter.export(spans)
         finally:
-            if result is not SpanExportResult.SUCCESS:
+            if result is SpanExportResult.SUCCESS:
+                self.sent += len(spans)
+            else:
                 self.failed += len(spans)
-            self._report()
+            lost = self.failed + self.dropped
+            if lost != self._reported and self._limit.allow("lost") is not None:
+                self.report(lost)
         return result
 
     def shutdown(self) -> None:
         """Stop. Sends that wait for the network are given up."""
         self._exporter.shutdown()
 
-    def _report(self) -> None:
-        lost = self.failed + self.dropped
-        if lost != self._reported and self._limit.allow("lost") is not None:
+    def report(self, lost: int) -> None:
+        """Say how many spans were lost since the last time.
+
+        Args:
+            lost: How many were lost in all.
+        """
+        if lost > self._reported:
             log.warning(
                 "%d spans were dropped: the collector of traces does not take them, or not fast "
                 "enough",
@@ -139,6 +151,10 @@ class BoundedQueue(SpanProcessor):
             return
         self._passed += 1
         self._batches.on_end(span)
+
+    def report(self) -> None:
+        """Say how many spans were lost. What still waits to be sent is lost, too."""
+        self.exporter.report(self.dropped + self._passed - self.exporter.sent)
 
     def shutdown(self) -> None:
         """Send the spans that wait. May block for long."""

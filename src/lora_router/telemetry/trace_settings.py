@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from lora_router.whole_numbers import whole_number
+
 Protocol = Literal["http/protobuf", "grpc"]
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -115,6 +117,7 @@ def _whole(environ: Mapping[str, str], name: str, default: int, most: int) -> in
     value = environ.get(name, "").strip()
     if not value:
         return default
-    if not (value.isascii() and value.isdigit() and 0 < int(value[:10]) <= most):
+    number = whole_number(value, 1, most)
+    if number is None:
         raise TraceSettingsError(f"{name}={value!r}: must be a number from 1 to {most}")
-    return int(value)
+    return number

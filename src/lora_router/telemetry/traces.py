@@ -83,7 +83,7 @@ class Traces:
         if sampled.decision is not sampling.Decision.RECORD_AND_SAMPLE:
             return
         span_id = self._ids.generate_span_id()
-        decision.traceparent = f"00-{trace_id:032x}-{span_id:016x}-01"
+        decision.trace_id = f"{trace_id:032x}"
         own = SpanContext(trace_id, span_id, False, _SAMPLED, sampled.trace_state)
         attributes = attributes_of(decision)
         if self._decisions.is_slow(decision):

@@ -148,7 +148,7 @@ class Traffic:
         if decision.estimated_prompt_tokens is not None:
             model.estimated += decision.estimated_prompt_tokens
             model.expected_cached += decision.expected_cached_tokens or 0
-        if self.traces and decision.traceparent:
+        if self.traces and decision.trace_id:
             self._exemplify(decision, model, pod, adapter)
 
     # The rest happens seldom
@@ -258,9 +258,7 @@ class Traffic:
         pod: PodTraffic,
         adapter: AdapterTraffic | None,
     ) -> None:
-        trace_id = sampled_trace(decision.traceparent)
-        if not trace_id:
-            return
+        trace_id = decision.trace_id
         rows: tuple[ModelTraffic | PodTraffic | AdapterTraffic, ...] = (
             (model, pod) if adapter is None else (model, pod, adapter)
         )
@@ -294,18 +292,6 @@ class Traffic:
                 self._model(base_model)
                 pod = self.pods.get(name) or self._pod(name, base_model)
                 pod.failed.setdefault(self._model_name(base_model), Failures())
-
-
-def sampled_trace(traceparent: str) -> str:
-    """Return the trace ID of a W3C ``traceparent``, or an empty string if it is not recorded."""
-    parts = traceparent.split("-")
-    if len(parts) < 4 or len(parts[1]) != 32 or parts[3][-1:] not in _SAMPLED:
-        return ""
-    return parts[1]
-
-
-_SAMPLED = frozenset("13579bdf")
-"""Last digits of trace flags whose lowest bit is set."""
 
 
 def _count_tokens(decision: Decision, model: ModelTraffic, adapter: AdapterTraffic | None) -> None:

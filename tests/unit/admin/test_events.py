@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Any
 
 import aiohttp
@@ -201,6 +203,13 @@ async def test_a_stream_ends_after_some_time_so_that_the_gate_is_passed_again(
         async with asyncio.timeout(60):
             async for _ in stream:
                 pass
+
+
+def test_a_stream_that_ended_begins_again_before_the_page_calls_it_lost() -> None:
+    script = (files("lora_router.admin") / "page" / "stream.js").read_text()
+    [lost] = re.findall(r"^const LOST_MILLISECONDS = (\d+);$", script, re.MULTILINE)
+
+    assert int(lost) / 2 >= events.RETRY_MILLISECONDS
 
 
 @pytest.mark.slow

@@ -178,6 +178,15 @@ async def test_a_cookie_that_a_proxy_sends_over_tls_stays_there(token_file: Path
         assert "Secure" in answer.headers["set-cookie"]
 
 
+async def test_a_token_that_is_no_text_is_a_wrong_one(token_file: Path) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded; charset=unicode_escape"}
+    async with (
+        serving("0.0.0.0", token_file) as (_, client),
+        client.post("/sign-in", data=rb"token=\ud800", headers=form) as answer,
+    ):
+        assert answer.status == 401
+
+
 @pytest.mark.parametrize("form", [{"token": "wrong"}, {}, {"token": ""}])
 async def test_a_wrong_token_gets_the_form_again(token_file: Path, form: dict[str, str]) -> None:
     async with serving("0.0.0.0", token_file) as (_, client):

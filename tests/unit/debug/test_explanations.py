@@ -5,10 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from lora_router.admin.server import AdminServer, Readiness
+from lora_router.debug.client import DebugClient
 from lora_router.debug.fact_rows import RouterFacts
 from lora_router.debug.gathering import NoAnswerError
+from lora_router.debug.pages import DecisionPage
+from lora_router.extproc.body import BodyError, checked_model
 from lora_router.routing.outcome import Routed
 from lora_router.telemetry.decisions import Decision
+from lora_router.telemetry.exposition import Page
+from lora_router.visible_text import visible
 from tests.fleet import make_fleet, make_pod, state_of
 from tests.unit.debug.debugged import Debugged, gathering, pages
 from tests.unit.debug.test_pages import slots
@@ -100,6 +106,37 @@ async def test_a_body_over_the_limit_is_refused_whatever_it_asks_for() -> None:
     ]
     [first, *_] = await told(router, model="sql", size="2000")
     assert first.startswith("A request for sql would go to pod-1 now.")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("a\nRequest forged", "contains characters that are not printable"),
+        ("a\x1b[2J", "contains characters that are not printable"),
+        (" a", "begins or ends with a space"),
+        ("a" * 513, "is longer than 512 characters"),
+    ],
+)
+async def test_a_name_that_requests_cannot_have_is_refused_although_a_pod_lists_it(
+    name: str, wrong: str
+) -> None:
+    with pytest.raises(BodyError, match=wrong):
+        checked_model(name)
+
+    [first, second] = await told(Debugged(make_fleet(1, adapters=(name,))), model=name)
+
+    assert first.startswith(f"A request for {visible(name)} would be refused now (bad-model-name):")
+    assert second == f"The name of the model {wrong}."
+
+
+async def test_names_begin_no_line_of_an_explanation() -> None:
+    router = Debugged()
+    router.record("r\nRequest forged", model="sql\nIt went to pod-9", pod="pod-1\x1b[2J")
+
+    page = await gathering(router).decision({"id": "r\nRequest forged"})
+
+    assert not any(line.startswith(("Request forged", "It went")) for line in page.text.split("\n"))
+    assert all(line.isprintable() for line in page.text.split("\n"))
 
 
 async def test_a_filter_that_cannot_be_read_excludes_no_pod() -> None:
@@ -258,11 +295,38 @@ async def test_routers_that_would_answer_otherwise_are_listed() -> None:
     assert [(each.router, each.pod) for each in page.others] == [("router-b", "pod-3")]
 
 
-@pytest.mark.parametrize("name", ["explain", "decisions/r"])
-async def test_explanations_are_json(name: str) -> None:
+@pytest.mark.parametrize("request_id", [".", "..", "a\nb", "a/b?c#d", "%2e%2e", "名前", "a b"])
+async def test_a_request_is_found_whatever_its_id_is(request_id: str) -> None:
+    router = Debugged()
+    router.record(request_id, model="sql")
+    server = AdminServer(
+        no_metrics, ready, lambda: 0.0, host="127.0.0.1", port=0, show=pages(router).show
+    )
+    await server.start()
+    try:
+        async with DebugClient(f"http://127.0.0.1:{server.port}") as client:
+            found = await client.page(DecisionPage, {"id": request_id})
+    finally:
+        await server.stop()
+
+    assert (found.request_id, found.model) == (request_id, "sql")
+
+
+async def no_metrics(_accept: str) -> Page:
+    return Page(b"", "text/plain")
+
+
+def ready() -> Readiness:
+    return Readiness(ready=True, reason="ready", details={})
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [("explain", {"model": "sql"}), ("decision", {"id": "r"}), ("decisions/r", {})],
+)
+async def test_explanations_are_json(name: str, query: dict[str, str]) -> None:
     router = busy_router()
     router.record("r", model="sql")
-    query = {"model": "sql"} if name == "explain" else {}
 
     shown = await pages(router).show(name, query)
 

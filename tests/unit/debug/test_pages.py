@@ -308,6 +308,11 @@ async def test_each_page_is_json_with_all_its_fields(name: str) -> None:
             {"limit": "0"},
             "limit=0: must be a whole number from 1 to 2048",
         ),
+        (
+            "held",
+            {"limit": "0" * 19 + "19999"},
+            f"limit={'0' * 19}19999: must be a whole number from 1 to 2048",
+        ),
         ("decisions", {"since": "yesterday"}, "since=yesterday: must be seconds since 1970"),
         ("decisions", {"slow": "yes"}, "slow=yes: must be true or false"),
         (

@@ -337,3 +337,13 @@ async def test_the_live_picture_does_not_need_decisions() -> None:
     lines = lines_of(top_view(pages._replace(decisions=DecisionsPage()), 80, 24), 80)
 
     assert not any(line.startswith("Abnormal") for line in lines)
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, 1e18, -62135596801.0])
+async def test_a_time_that_does_not_exist_is_shown_as_such(at: float) -> None:
+    pages = await pages_of(busy_router())
+    pages.routers.at = at
+
+    [first, *_] = lines_of(top_view(pages, 200, None), 200)
+
+    assert first.startswith("at an unknown time  held ")

@@ -10,7 +10,7 @@ import pytest
 from lora_router.debug import pages as kinds
 from lora_router.debug.client import DebugPageError
 from lora_router.doctor.facts import Adapter
-from lora_router.doctor.reading import LOOKS, METRICS, read_facts
+from lora_router.doctor.reading import LOOKS, METRICS, _metrics, read_facts
 from lora_router.fleet.pod_metrics import PodMetrics
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.pages import DOCS
@@ -56,6 +56,35 @@ class Client:
             return json.dumps({"ready": False, "reason": "shutting down"}).encode()
         assert path == "/metrics"
         return METRICS_PAGE.encode()
+
+
+def test_a_label_may_have_what_ends_a_line_elsewhere() -> None:
+    page = 'lora_router_slots_lacking{base_model="a\x1c\x85\u2028b"} 3.0\n'
+
+    [(labels, value)] = _metrics(page.encode())["lora_router_slots_lacking"]
+
+    assert (labels, value) == ({"base_model": "a\x1c\x85\u2028b"}, 3.0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lora_router_slots_lacking",
+        "lora_router_slots_lacking{base_model=",
+        'lora_router_slots_lacking{base_model="a} 3.0',
+        'lora_router_slots_lacking{="a"} 3.0',
+        "lora_router_slots_lacking three",
+        "lora_router_slots_lacking 1.0 many",
+    ],
+)
+def test_a_page_of_metrics_that_cannot_be_read_is_an_error(line: str) -> None:
+    with pytest.raises(DebugPageError, match="/metrics is no page of a lora-router"):
+        _metrics(f"{line}\n".encode())
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
+def test_a_metric_without_a_finite_number_is_left_out(value: str) -> None:
+    assert _metrics(f"lora_router_loop_stalls_total {value}\n".encode()) == {}
 
 
 @pytest.mark.asyncio

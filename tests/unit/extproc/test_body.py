@@ -12,13 +12,13 @@ from msgspec import structs
 from lora_router.extproc import body as body_module
 from lora_router.extproc import lenient_json
 from lora_router.extproc.body import (
-    MAX_MODEL_LENGTH,
     BodyError,
     BodyErrorKind,
     BodyFields,
     read_body,
 )
 from lora_router.extproc.lenient_json import MAX_NUMBERS, MAX_SURROGATES
+from lora_router.routing.model_name_rule import MAX_MODEL_LENGTH
 from tests.examples import examples
 from tests.unit.extproc.starlette_pod import read_json
 

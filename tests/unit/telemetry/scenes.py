@@ -21,6 +21,7 @@ from lora_router.app_metrics import (
     add_name_metrics,
     add_pod_access_metrics,
     add_readiness_metrics,
+    add_trace_metrics,
     add_watchdog_metrics,
     add_worker_metrics,
 )
@@ -305,6 +306,7 @@ def parts() -> Scene:
     add_certificate_metrics(telemetry, double(expires=17.0, refused_seconds=18.0))
     add_pod_access_metrics(telemetry, double(refused_seconds=19.0))
     add_endpoint_metrics(telemetry, double(open_streams=20, rejected=21))
+    add_trace_metrics(telemetry, lambda: 22)
     standby = double(ready=False, standby=True)
     add_readiness_metrics(telemetry, lambda: standby, may_lead=True)
     return Scene(
@@ -330,6 +332,7 @@ def parts() -> Scene:
             at("lora_router_pod_files_refused_seconds"): 19,
             at("lora_router_endpoint_streams"): 20,
             at("lora_router_endpoint_lists_rejected_total"): 21,
+            at("lora_router_spans_dropped_total"): 22,
             at("lora_router_ready"): 0,
             at("lora_router_ready_to_lead"): 1,
             at("lora_router_log_lines_dropped_total"): dropped_lines(),

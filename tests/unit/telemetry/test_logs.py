@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -154,6 +155,105 @@ def test_json_is_one_object_a_line_with_the_error_in_it(
     assert record["message"] == "it broke: ä"
     assert "KeyError: 'gone'" in record["error"]
     assert record["time"].endswith("+00:00")
+
+
+def json_lines(err: str) -> list[dict[str, object]]:
+    """Return lines that are JSON in the strict sense."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert all(len(line) <= log_writer.MAX_LINE_CHARACTERS for line in err.splitlines())
+    return [json.loads(line, parse_constant=refuse) for line in err.splitlines()]
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\x01", "\U000e0041"])
+def test_a_long_json_line_is_cut_and_stays_json(
+    character: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", "json")
+    log = logging.getLogger("lora_router.x")
+    many = {f"field-{number}": character * 1000 for number in range(1000)}
+
+    log.info("begins %s", character * 20_000)
+    log.info("a field", extra={"fields": {"model": character * 20_000, "status": 200}})
+    log.info("a nested field", extra={"fields": {"pods": [character * 1000] * 50, "status": 200}})
+    log.info("many fields", extra={"fields": many})
+    flushed()
+
+    first, second, third, fourth = json_lines(capsys.readouterr().err)
+    assert str(first["message"]).startswith("begins ")
+    assert str(first["message"]).endswith("… (20007 characters)")
+    assert (second["message"], second["status"]) == ("a field", 200)
+    assert (third["message"], third["status"]) == ("a nested field", 200)
+    assert fourth["message"] == "many fields"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_long_traceback_keeps_its_end(
+    style: Literal["text", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", style)
+    try:
+        raise KeyError("x" * 30_000 + " the end")
+    except KeyError:
+        logging.getLogger("lora_router.x").exception("it broke")
+    flushed()
+
+    err = capsys.readouterr().err
+    assert len(err) <= log_writer.MAX_LINE_CHARACTERS + 1
+    for words in ("it broke", "Traceback", "KeyError: 'xxx", "xxx the end'"):
+        assert words in err
+
+
+def test_json_has_no_constants_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+
+    fields = {"a": float("nan"), "b": {"c": [float("-inf")]}, "d": 1.5}
+    logging.getLogger("lora_router.x").info("numbers", extra={"fields": fields})
+    flushed()
+
+    [line] = json_lines(capsys.readouterr().err)
+    assert (line["a"], line["b"], line["d"]) == ("NaN", {"c": ["-Infinity"]}, 1.5)
+
+
+def test_a_field_does_not_replace_what_the_line_itself_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("info", "json")
+
+    fields = {"time": "forged", "level": "forged", "error": "ours"}
+    logging.getLogger("lora_router.x").info("ok", extra={"fields": fields})
+    flushed()
+
+    [line] = json_lines(capsys.readouterr().err)
+    assert line["level"] == "info"
+    assert str(line["time"]).endswith("+00:00")
+    assert (line["time_"], line["level_"], line["error"]) == ("forged", "forged", "ours")
+
+
+@pytest.mark.parametrize(
+    "character", ["\x7f", "\x85", "\xad", "\u061c", "\u200b", "\u202e", "\ufeff", "\U000e0041"]
+)
+def test_what_is_not_seen_is_escaped(character: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+
+    logging.getLogger("lora_router.x").info("a%sb", character)
+    flushed()
+
+    err = capsys.readouterr().err
+    assert character not in err
+    assert json_lines(err)[0]["message"] == f"a{character}b"
+
+
+def test_a_line_that_cannot_be_formatted_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+
+    logging.getLogger("lora_router.x").info("%d pods", "many")
+    flushed()
+
+    [line] = json_lines(capsys.readouterr().err)
+    assert line["message"] == "cannot format a log record: TypeError: '%d pods'"
 
 
 class Pipe:

@@ -1,8 +1,10 @@
 """How spans are sent: bounded, in a thread, and without harm if nobody takes them."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -125,6 +127,27 @@ def test_a_line_says_how_many_spans_were_dropped_at_a_limited_rate(
 
     assert len(lines()) == 2
     assert lines()[1].startswith("12 spans were dropped: ")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_what_is_lost_at_the_end_is_reported(
+    answers: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    decisions, collector = DecisionLog(10), Collector()
+    export = TraceExport(decisions, TraceSettings(), collector)
+    collector.result = SpanExportResult.FAILURE
+    if not answers:
+        collector.may_receive.clear()
+
+    for _ in range(700):
+        request(decisions)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(60 if answers else 0.05):
+            await export.stop()
+    collector.may_receive.set()
+
+    lines = [each.getMessage() for each in caplog.records if "were dropped" in each.getMessage()]
+    assert sum(int(line.split()[0]) for line in lines) == 700
 
 
 async def test_what_the_sdk_says_is_in_our_log_and_forges_nothing(

@@ -66,6 +66,7 @@ def test_the_queue_has_the_size_of_the_variable() -> None:
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 10_000),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0000000001000001"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1"),

@@ -11,12 +11,7 @@ from lora_router.fleet.pod import Pod
 from lora_router.routing.looks import Looks
 from lora_router.telemetry.decisions import Decision, DecisionLog
 from lora_router.telemetry.frequent import Frequent
-from lora_router.telemetry.traffic import (
-    MAX_BASE_MODELS,
-    SETTLE_SECONDS,
-    Traffic,
-    sampled_trace,
-)
+from lora_router.telemetry.traffic import MAX_BASE_MODELS, SETTLE_SECONDS, Traffic
 from lora_router.telemetry.traffic_rows import ModelTraffic, as_label
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -291,7 +286,7 @@ def test_a_traced_request_is_an_exemplar() -> None:
     site = Site()
     site.traffic.traces = True
 
-    site.request("a", traceparent=TRACEPARENT, held=0.5, first_byte=0.75, takes=2.0)
+    site.request("a", trace_id=TRACE, held=0.5, first_byte=0.75, takes=2.0)
 
     row = site.traffic.adapters["a"]
     assert [*row.first_byte.exemplars.values()] == [(TRACE, 0.75, 1100.75)]
@@ -302,16 +297,20 @@ def test_a_traced_request_is_an_exemplar() -> None:
 def test_without_tracing_there_are_no_exemplars() -> None:
     site = Site()
 
-    site.request("a", traceparent=TRACEPARENT)
+    site.request("a", trace_id=TRACE)
 
     assert not site.traffic.adapters["a"].duration.exemplars
 
 
-@pytest.mark.parametrize("flags", ["00", "02", ""])
-def test_a_trace_that_is_not_sampled_is_no_exemplar(flags: str) -> None:
-    assert sampled_trace(f"00-{TRACE}-b7ad6b7169203331-{flags}") == ""
-    assert sampled_trace("nonsense") == ""
-    assert sampled_trace(TRACEPARENT) == TRACE
+def test_what_a_client_sends_is_no_exemplar() -> None:
+    site = Site()
+    site.traffic.traces = True
+
+    site.request("a", traceparent='00-chosen "by" a\nclient xxxxxxxxxx-b7ad6b7169203331-01')
+    site.request("a", traceparent=TRACEPARENT)  # It has no span: it was not sampled.
+
+    assert not site.traffic.adapters["a"].duration.exemplars
+    assert not site.traffic.models["base"].first_byte.exemplars
 
 
 def test_names_stay_distinct_as_labels() -> None:

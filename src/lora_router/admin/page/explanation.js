@@ -52,7 +52,7 @@ function openDecision(detail, row) {
     detail.fill(...decisionContent(row), el("p", { class: "note" }, "This request has no ID by which it can be looked up."));
     return;
   }
-  const path = `/debug/decisions/${encodeURIComponent(row.request_id)}?router=${encodeURIComponent(row.router)}`;
+  const path = `/debug/decision?id=${encodeURIComponent(row.request_id)}&router=${encodeURIComponent(row.router)}`;
   detail.load(turn, ask(path), decisionContent);
 }
 

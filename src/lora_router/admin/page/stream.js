@@ -2,6 +2,8 @@
 
 const QUIET_SECONDS = 6;
 const HIDDEN_SECONDS = 60;
+// A stream ends now and then, and begins again within this time.
+const LOST_MILLISECONDS = 1500;
 
 class Stream {
   constructor(onPart, onState) {
@@ -36,7 +38,7 @@ class Stream {
 
   heard() {
     this.heardAt = Date.now();
-    if (this.lostAt) this.backAt = Date.now();
+    if (this.isLost()) this.backAt = Date.now();
     this.lostAt = 0;
     this.refused = "";
     this.check();
@@ -70,10 +72,14 @@ class Stream {
     } else if (!this.source) this.open();
   }
 
+  isLost() {
+    return this.lostAt && Date.now() - this.lostAt > LOST_MILLISECONDS;
+  }
+
   check() {
     const quiet = (Date.now() - this.heardAt) / 1000;
     if (this.refused) this.onState("bad", this.refused);
-    else if (this.lostAt && (Date.now() - this.lostAt) > 1500) {
+    else if (this.isLost()) {
       this.onState("bad", `Connection lost. Reconnecting… What you see is from ${clock(this.heardAt / 1000, false)}.`);
     } else if (!this.heardAt) this.onState("wait", "Connecting…");
     else if (this.trouble) this.onState("bad", `The router is busy: ${this.trouble}.`);
