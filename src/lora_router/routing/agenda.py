@@ -50,6 +50,10 @@ class Agenda(Generic[Item]):
         else:
             self._items.setdefault(item)
 
+    def drop(self, item: Item) -> None:
+        """Drop an item that is due, if it is."""
+        self._items.pop(item, None)
+
     def __contains__(self, item: object) -> bool:
         """Return whether an item is due, other than in the background."""
         return item in self._items

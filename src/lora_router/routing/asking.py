@@ -20,6 +20,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.routing.agenda import PASSED_OVER, Agenda
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.joining import Joiners, Joining, Stragglers
+from lora_router.routing.order_of_asking import in_order_for
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.question import Question
 from lora_router.routing.roll import Roll
@@ -134,8 +135,8 @@ class Asking:
             if first is None:
                 return taken
             taken += queue.steps
-            if self._receptionist.ask(first):
-                return taken
+            if self._receptionist.ask(first) and queue.first is first:
+                return taken  # Otherwise it waits in another queue, and the next one is first.
         self._agenda.add(queue)
         return taken
 
@@ -167,7 +168,7 @@ class Asking:
         taken = asked = passed_over = 0
         while passed_over < PASSED_OVER and ((pod := line.freed_pod()) or line.has_room()):
             before = asked - passed_over
-            with closing(line.in_order_for(pod, self._clock.now())) as queues:
+            with closing(in_order_for(line, pod, self._clock.now())) as queues:
                 for _, queue in queues:
                     if taken >= steps:
                         self._go_on(line, passed_over)
@@ -230,7 +231,10 @@ class Asking:
             taken += 1
             queue, _ = left.popitem(last=False)
             if queue.requests:
-                self._lines.place(queue, self._receptionist.candidates_for(queue.question))
+                candidates = self._receptionist.candidates_for(queue.question)
+                self._lines.place(queue, candidates)
+                if not candidates:
+                    self._agenda.add(queue)  # Its requests may wait for another version now.
                 assert queue.line is not None  # noqa: S101 -- it was just put there
                 if queue.line not in resettling.lines:
                     taken += queue.line.candidates.looks_to_find

@@ -91,11 +91,8 @@ class ExpectedWaits:
         if hold.wakes_on is WakesOn.ROOM:
             return self._for_room(question, candidates, now)
         queue = self._roll.queues.get(question)
-        if queue is not None and hold.reason == NO_ROOM:
-            seconds = queue.pace.seconds_for(len(queue.requests), now)
-            retry = queue.pace.retry_seconds(len(queue.requests), now)
-            overrun = None if queue.line is None else queue.line.pace.overrun
-            return ExpectedWait(seconds, overrun, priority=question.priority, retry=retry)
+        if hold.reason == NO_ROOM and (of_adapter := self._for_room_like(question, queue, now)):
+            return of_adapter
         wait = None if hold.reason == NO_ROOM else self._with_its_adapter(question, queue, now)
         if queue is not None and wait is not None:
             return wait
@@ -103,6 +100,36 @@ class ExpectedWaits:
         if wait is None or own.seconds is None:
             return own
         return wait if wait.seconds is None or wait.seconds < own.seconds else _alone(own)
+
+    def _for_room_like(
+        self, question: Question, queue: Queue | None, now: float
+    ) -> ExpectedWait | None:
+        """Return the wait for room on the pods with its adapter; ``None``: nobody waits for it.
+
+        A request waits for at least as long as those of its tenant with its priority or a higher
+        one. If only lower ones wait, it is not known how much sooner it leaves than they do.
+        """
+        found: ExpectedWait | None = None
+        with closing(self._roll.in_order(question.model).in_turn()) as in_turn:
+            first = [] if queue is None else [queue]
+            for each in chain(first, islice(in_turn, _COMPARED)):
+                asked = each.question
+                if (
+                    asked[:WHO_ASKS] != question[:WHO_ASKS]
+                    or asked.tenant != question.tenant
+                    or each.hold.wakes_on is WakesOn.ROOM
+                    or each.hold.reason != NO_ROOM
+                ):
+                    continue
+                if asked.priority < question.priority:
+                    found = found or UNKNOWN
+                    continue
+                seconds = each.pace.seconds_for(len(each.requests), now)
+                if found is None or (seconds or 0.0) > (found.seconds or 0.0):
+                    retry = each.pace.retry_seconds(len(each.requests), now)
+                    overrun = None if each.line is None else each.line.pace.overrun
+                    found = ExpectedWait(seconds, overrun, priority=question.priority, retry=retry)
+        return found
 
     def _with_its_adapter(
         self, question: Question, queue: Queue | None, now: float
@@ -121,16 +148,25 @@ class ExpectedWaits:
         with closing(self._roll.in_order(question.model).in_turn()) as in_turn:
             first = [] if queue is None else [queue]
             for each in chain(first, islice(in_turn, _COMPARED)):
-                if each.question[:WHO_ASKS] != question[:WHO_ASKS] or each.expected_at is None:
+                if each.question[:WHO_ASKS] != question[:WHO_ASKS]:
+                    continue
+                if (at := self._expected_at(each, now)) is None:
                     continue
                 if each.hold.wakes_on is WakesOn.ROOM or each.hold.reason == NO_ROOM:
                     continue
-                wait = self._of_queue(each, each.expected_at, now)
+                wait = self._of_queue(each, at, now)
                 if wait.seconds is None:
                     return wait
                 if found is None or wait.seconds < (found.seconds or 0.0):
                     found = wait
         return found
+
+    def _expected_at(self, queue: Queue, now: float) -> float | None:
+        """Return when the first request of a queue is expected to leave; ``None``: nobody knows."""
+        line = queue.line
+        if queue.expected_at is None and line and line.pace.seconds_for(0, now) is not None:
+            return now  # The pace of its line is known by now, so its place in line counts.
+        return queue.expected_at
 
     def _of_queue(self, queue: Queue, expected_at: float, now: float) -> ExpectedWait:
         """Return how long the first request of a queue waits from now on."""

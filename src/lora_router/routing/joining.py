@@ -26,6 +26,7 @@ from lora_router.clock import Clock
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.in_order import Place
+from lora_router.routing.order_of_asking import in_order_for
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Roll
 from lora_router.routing.waiting_queue import Held, Line, Queue
@@ -244,7 +245,7 @@ class Joiners:
         """Yield the queues of a group with their places, until too many are passed over."""
         of = group.of
         if isinstance(of, Line):
-            turns = stack.enter_context(closing(of.in_order_for(pod, self._clock.now())))
+            turns = stack.enter_context(closing(in_order_for(of, pod, self._clock.now())))
         elif of is None:
             turns = stack.enter_context(closing(self._at_home(pod)))
         else:
@@ -253,7 +254,7 @@ class Joiners:
         for place, queue in turns:
             if group.is_passed or group.is_over:
                 return
-            yield place, group, queue
+            yield queue.among_lines(place), group, queue
 
     def _at_home(self, pod: PodState | None) -> Generator[tuple[Place, Queue], None, None]:
         """Yield the queues that have requests at home on a pod, with the places of these."""
@@ -273,7 +274,7 @@ class Joiners:
         asked = 0
         while asked < steps and (first := queue.first) is not None:
             asked += queue.steps
-            if self._asker.ask(first):
+            if self._asker.ask(first) and queue.first is first:
                 break
         return asked
 

@@ -69,7 +69,9 @@ class Pressures:
             tau: Seconds after which an expected wait counts a third.
         """
         found = self._find(priority)
-        return 0.0 if found is None else self._go_on(found, now, tau).average
+        if found is None:
+            return 0.0
+        return max(self._go_on(each, now, tau).average for each in self._steps if each >= found)
 
     def note(self, priority: int, seconds: float, now: float, tau: float) -> None:
         """Record the expected wait of a request of some priority."""

@@ -5,6 +5,7 @@ affects only its own request.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from itertools import count
 from time import perf_counter
@@ -92,9 +93,8 @@ class Reception:
         """How requests wait for an adapter that is declared and not loaded, if they do."""
         self._waiting: dict[Held, _Waiting] = {}
         self._number = count()
-        self._stops_at: float | None = None
-        """The deadline for all waiting requests while the router drains; ``None``: it does not
-        drain."""
+        self._stops_at = math.inf
+        """The deadline for all waiting requests while the router drains; infinite: it does not."""
 
     def wait_for_loads(self, seconds: float) -> None:
         """Let requests wait for adapters that are declared and not loaded.
@@ -158,9 +158,7 @@ class Reception:
         seconds = hold.seconds
         if hold is not self.first_use:
             seconds = min(seconds, self.max_hold_seconds)
-        if self._stops_at is not None:
-            seconds = min(seconds, self._stops_at - self._clock.now())
-        return seconds
+        return min(seconds, self._stops_at - self._clock.now())
 
     def is_too_long(self, wait: ExpectedWait, hold: Hold) -> bool:
         """Return whether a request is refused because of its expected wait."""
@@ -178,7 +176,7 @@ class Reception:
 
     def overloaded(self, model: str) -> Refused:
         """Return the refusal of a request that may not wait any longer."""
-        refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
+        refusal = Refusal.OVERLOADED if self._stops_at == math.inf else Refusal.SHUTTING_DOWN
         return Refused(refusal, model=model, wait=self.room.seconds_left(model))
 
     def drain(self, seconds: float) -> None:
@@ -259,7 +257,7 @@ class Reception:
             if isinstance(candidates, Refused):
                 if self._follow(held):
                     return
-                if candidates.refusal is Refusal.ADAPTER_NOT_LOADED and self._stops_at is not None:
+                if candidates.refusal is Refusal.ADAPTER_NOT_LOADED and self._stops_at < math.inf:
                     candidates = self.overloaded(held.question.model)
                 self._resolve(held, self._refuse(held.question, held.request, candidates))
                 return
@@ -286,7 +284,7 @@ class Reception:
         candidates = self.candidates_for(held.question)
         hold = self.first_use or Hold(FIRST_USE, held.seconds)
         self.room.add(held, hold, candidates, self._bases(model, candidates))
-        if held.since + held.seconds <= self._clock.now() or self._stops_at is not None:
+        if min(held.since + held.seconds, self._stops_at) <= self._clock.now():
             self.decide(held)
         elif candidates:
             self.ask(held)

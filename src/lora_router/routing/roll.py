@@ -145,8 +145,12 @@ class Roll:
     def enter(self, held: Held, queue: Queue) -> None:
         """Add a request to a queue."""
         held.queue = queue
+        first = queue.first
         queue.requests[held] = None
-        if len(queue.requests) == 1:
+        if first is not None and held.number < first.number:
+            # It waited in another queue before, so it keeps its seniority.
+            queue.requests.move_to_end(held, last=False)
+        if queue.first is held:
             self._by_model.setdefault(queue.question.model, InOrder()).put(queue)
             self.changed[queue.question.model] = None
         self.homes.enter(held, queue)

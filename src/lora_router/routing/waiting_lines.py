@@ -13,10 +13,11 @@ from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.order_of_asking import COMPARED
 from lora_router.routing.pace import Pace
 from lora_router.routing.question import WHO_ASKS, Question
 from lora_router.routing.slot_on_pod import has_slot
-from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
+from lora_router.routing.waiting_queue import HasRoom, Line, Queue
 
 _PACES = 64
 """How many paces are remembered."""
@@ -78,7 +79,7 @@ class Lines:
         """Return lines that wait for slots of a pod, the one that should have the next first.
 
         Pods can have different adapters, so that queues of several lines wait for the same pod. The
-        first queues of the lines are compared as those of one line are (``Line.in_order_for``).
+        first queues of the lines are compared as those of one line are (``order_of_asking``).
         """
         if len(lines) < 2:
             return lines
@@ -161,6 +162,8 @@ class Lines:
             if candidates.is_narrowed:
                 self._narrowed[line] = None
         if queue.line is not line:
+            if queue.line is not None:
+                queue.take_turn(line.rounds.current(queue.turns))
             self.remove(queue)
             if not for_room:
                 self._for_slots.setdefault(queue.question.model, {})[queue] = None

@@ -3,19 +3,14 @@
 Requests that ask the same question (``question``) wait in one ``Queue``; only the first is asked.
 
 The queues of a line stand in order of priority and then of seniority: of equal queues, the one
-whose first request has waited longest is first.
-
-A slot that became free goes to the queue whose adapter is cheapest to bring to its pod, of the
-``COMPARED`` first queues of the highest priority, waiting counted (``slot_on_pod``): a load from
-disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
+whose first request has waited longest is first. ``order_of_asking`` says who gets a slot.
 
 Of the requests of one queue that wait for room, one whose prompt begins in the cache of the pod
 with room goes before those that came up to ``HOME_SECONDS`` earlier.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -35,9 +30,6 @@ from lora_router.routing.turns_of_tenants import LineRounds, TurnsOfTenants
 
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
-COMPARED = 8
-"""How many queues are compared for a free slot. A lower value loads adapters more often. A higher
-value makes a release take longer, however many requests wait."""
 _COUNTED = 256
 """How many queues are looked at to find out how many are served before a tenant's request."""
 HOME_SECONDS = 1.0
@@ -163,6 +155,28 @@ class Queue:
         first = self.first
         number = 0 if first is None else first.number
         return -self.question.priority, self.turn, number
+
+    def among_lines(self, place: Place) -> Place:
+        """Return a place in its line so that places in other lines compare with it.
+
+        Lines are served at different paces, so rounds count from the one that is served there.
+        """
+        if self.line is None:
+            return place
+        priority, turn, number = place
+        return priority, turn - self.line.rounds.current(self.turns), number
+
+    def take_turn(self, current: int) -> None:
+        """Wait for a round of another line from now on.
+
+        Args:
+            current: The round that is being served there.
+        """
+        tenant, turns = self.question.tenant, self.turns
+        if not self.turn_is_served:
+            turns.give_back(tenant, self.turn)
+        turns.leave(tenant)
+        self.turn, self.turn_is_served = turns.next(tenant, current), False
 
     @property
     def since(self) -> float | None:
@@ -308,9 +322,9 @@ class Line:
         return sum(at < place for _, at in islice(self.queues.places(), _COUNTED))
 
     def first_place(self) -> Place:
-        """Return the place of its first queue."""
+        """Return the place of its first queue among those of other lines."""
         first = self.queues.first()
-        return (0, 0, 0) if first is None else first[0]
+        return (0, 0, 0) if first is None else first[1].among_lines(first[0])
 
     def cost_on(self, pod: PodState, now: float) -> float:
         """Return what the slot of a pod costs its first queue."""
@@ -345,56 +359,3 @@ class Line:
                 return pod
             del self.freed[pod]
         return None
-
-    def in_order_for(
-        self, pod: PodState | None, now: float
-    ) -> Generator[tuple[Place, Queue], None, None]:
-        """Yield each queue in turn, but the cheapest first for a slot of a pod.
-
-        A yielded queue may change, move, or leave. One that got another place is yielded again at
-        that, so the iterator ends once none is left that was not asked at its place. Close it, so
-        that the queues that stay keep their places.
-
-        Args:
-            pod: The pod; ``None``: the slot may be on any pod.
-            now: The time.
-
-        Yields:
-            The place at which a queue has its turn, and the queue. The places ascend.
-        """
-        asked: dict[Queue, Place] = {}
-        if pod is not None:
-            asked = self._of_one_priority()
-            queues = list(asked)
-            if len(queues) > 1:
-                queues.sort(key=lambda queue: queue.cost_on(pod, now))
-            for place, queue in zip(tuple(asked.values()), queues, strict=True):
-                yield from self._while_it_leaves(place, queue)
-        with closing(self.queues.in_turn()) as rest:
-            for queue in rest:
-                place = queue.place
-                if asked.get(queue) != place:
-                    yield from self._while_it_leaves(place, queue)
-
-    def _while_it_leaves(self, place: Place, queue: Queue) -> Iterator[tuple[Place, Queue]]:
-        """Yield a queue, and again if its first request let another one leave (``first_for``)."""
-        first, waiting = queue.first, len(queue.requests)
-        yield place, queue
-        while queue.line is self and queue.first is first and len(queue.requests) < waiting:
-            waiting = len(queue.requests)
-            yield queue.place, queue
-
-    def _of_one_priority(self) -> dict[Queue, Place]:
-        """Return the first queues, of one priority and round, with their places."""
-        first: dict[Queue, Place] = {}
-        round_of_first: tuple[int, int] | None = None
-        with closing(self.queues.in_turn()) as queues:
-            for queue in queues:
-                place = queue.place
-                if round_of_first is not None and place[:2] != round_of_first:
-                    break
-                round_of_first = place[:2]
-                first[queue] = place
-                if len(first) == COMPARED:
-                    break
-        return first

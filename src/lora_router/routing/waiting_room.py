@@ -240,6 +240,7 @@ class WaitingRoom:
             queue.line.count(queue, -1)
         if held.timer is not None:
             held.timer.cancel()
+        self._agenda.drop(held)  # If it waits in another queue now, its time is not up.
         if queue.requests:
             if queue.line is not None:
                 queue.line.put(queue)

@@ -500,3 +500,60 @@ class TestDeclarationsThatChange:
         router.fleet.remove("pod-1")
         router.clock.advance(20.1)
         assert late_model(router) == "sql@2"
+
+    def test_all_of_them_follow_at_once_when_their_version_is_gone(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), max_hold_seconds=40.0)
+        with_full_pod(router, "sql@1")
+        names = [f"request-{number}" for number in range(6)]
+        for name in names:
+            router.held("sql", name)
+        router.declare(declared("sql", version="2"))
+        router.lists(1, ["busy"])
+        router.clock.advance(1.0)
+        assert router.first_use.waiting() == {"sql@2"}
+
+        router.lists(2, ["sql@2"])
+        router.clock.advance(0.1)
+        assert router.late_names == names
+
+    def test_they_follow_while_the_router_drains(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        router.held("sql")
+        router.director.drain(5.0)
+        router.declare(declared("sql", version="2"))
+        router.clock.advance(2.0)
+        assert not router.late
+        router.lists(1, ["sql@2"])
+        assert late_model(router) == "sql@2"
+
+    def test_none_is_refused_early_if_declarations_follow_each_other(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), max_hold_seconds=40.0)
+        with_full_pod(router, "sql@1")
+        for number in range(100):
+            router.held("sql", f"request-{number}")
+        router.declare(declared("sql", version="2"))
+        router.lists(1, ["busy"])
+        router.declare(declared("sql", version="3"))
+        router.clock.advance(0.5)
+        assert not router.late
+        router.lists(2, ["sql@3"])
+        router.clock.advance(1.0)
+        assert len(router.late_names) == 100
+
+    def test_one_that_follows_is_served_before_those_that_came_later(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), max_hold_seconds=40.0)
+        for number in (1, 2):
+            router.fleet.put_metrics(state_of(router.fleet, number), make_metrics(max_lora=1))
+        router.lists(1, ["sql@1", "busy"])
+        router.lists(2, ["other"])
+        router.routed("busy")
+        other = router.routed("other")
+        router.held("sql", "older")
+        router.declare(declared("sql", version="2"))
+        router.lists(2, ["sql@2", "other"])
+        router.held("sql", "newer")
+        router.lists(1, ["busy"])
+        router.clock.advance(0.1)
+
+        other.reservation.release()
+        assert router.late_names == ["older", "newer"]

@@ -17,13 +17,14 @@ from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.order_of_asking import COMPARED
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.waiting_lines import MAX_NARROWED, Lines
-from lora_router.routing.waiting_queue import COMPARED, Held, Line
+from lora_router.routing.waiting_queue import Held, Line
 from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.parameters import mostly_slow
