@@ -1,6 +1,6 @@
 """Makes the parts of the router from its settings. ``app`` puts them together."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -95,11 +95,16 @@ def make_fleet(settings: Settings) -> Fleet:
     return Fleet(metrics_max_age=settings.metrics_max_age_seconds, outliers=outliers)
 
 
-def make_pod_access(settings: Settings) -> PodAccess:
+def make_pod_access(settings: Settings, kept: Mapping[str, bytes] | None = None) -> PodAccess:
     """Return the keys for pods, and whose certificates are accepted.
 
+    Args:
+        settings: The settings.
+        kept: What the files contained when they could last be used, for when they cannot be used
+            now.
+
     Raises:
-        PodAccessError: A file cannot be read or used.
+        PodAccessError: A file cannot be read or used, and nothing was kept.
     """
     return PodAccess(
         AccessOptions(
@@ -111,7 +116,8 @@ def make_pod_access(settings: Settings) -> PodAccess:
             skip_verify=settings.pod_tls_skip_verify,
             certificate_file=settings.pod_tls_cert_file,
             key_file=settings.pod_tls_key_file,
-        )
+        ),
+        kept=kept,
     )
 
 

@@ -71,6 +71,8 @@ class Front:
         settings: Settings,
         worker: WorkerPeers | None = None,
         environ: Mapping[str, str] = MappingProxyType({}),
+        *,
+        pod_files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Create the parts. Nothing listens yet.
 
@@ -80,11 +82,14 @@ class Front:
                 gets those that another process accepted.
             environ: Where OpenTelemetry's variables are. If they ask for traces, its SDK reads the
                 process's environment too.
+            pod_files: What the files with keys and certificates for pods contained when they could
+                last be used, if that is known.
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
-            SecretError: The secret of peers cannot be used.
-            PodAccessError: A file with a key or certificate for pods cannot be used.
+            SecretError: The secret of peers cannot be used, and the parent of workers has none.
+            PodAccessError: A file with a key or certificate for pods cannot be used, and nothing is
+                known of it.
         """
         self._settings = settings
         self.fleet = make_fleet(settings)
@@ -98,7 +103,7 @@ class Front:
         self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
         self.gateway = GatewayFaults()
         self.peering = make_peering(settings, self.fleet, self.director, self.supervisor, worker)
-        self.pod_access = make_pod_access(settings)
+        self.pod_access = make_pod_access(settings, pod_files)
         self.decisions = make_decisions(settings, self._follower_failed)
         """Every decision of this process, if they are recorded."""
         self.traffic: Traffic | None = None

@@ -31,6 +31,8 @@ class WorkerPeers:
 
     place: WorkerPlace
     addresses: AddressSource
+    secrets: tuple[bytes, ...] = ()
+    """Those that the parent uses."""
 
 
 def make_peering(
@@ -50,10 +52,10 @@ def make_peering(
         worker: Where this process is, if it is a worker, and who finds the peers for it.
 
     Raises:
-        SecretError: ``peer_secret_file`` cannot be used.
+        SecretError: ``peer_secret_file`` cannot be used, and there is none of the parent.
         ServiceError: The namespace of ``peer_service`` is unknown.
         RedisMissingError: The extra ``redis`` is needed and not installed.
-        PasswordError: ``peering_password_file`` cannot be used.
+        PasswordError: ``peering_password_file`` cannot be used by a router without workers.
     """
     if not settings.has_peers:
         return None
@@ -61,6 +63,7 @@ def make_peering(
     from lora_router.peering.peering import Peering
 
     secret_file = settings.peer_secret_file
+    kept = () if worker is None else worker.secrets
     source: AddressSource | None = None
     if settings.has_mesh:
         source = make_peer_addresses(settings) if worker is None else worker.addresses
@@ -71,7 +74,7 @@ def make_peering(
         LoopClock(),
         supervisor,
         tls=_peer_tls(settings),
-        secret=None if secret_file is None else Secret(secret_file),
+        secret=None if secret_file is None else Secret(secret_file, kept),
         redis=_redis_server(settings),
         place=None if worker is None else worker.place,
     )
@@ -93,22 +96,24 @@ def _redis_server(settings: Settings) -> "RedisServer | None":
     )
 
 
-def check_peers(settings: Settings) -> None:
-    """Check what every worker needs for its peers on other hosts.
+def check_peers(settings: Settings) -> Secret | None:
+    """Check what every worker needs for its peers on other hosts, and return the secret.
 
     Raises:
         SecretError: ``peer_secret_file`` cannot be used.
         RedisMissingError: The extra ``redis`` is needed and not installed.
         PasswordError: ``peering_password_file`` cannot be used.
     """
+    secret: Secret | None = None
     if settings.has_peers and settings.peer_secret_file is not None:
-        Secret(settings.peer_secret_file)
+        secret = Secret(settings.peer_secret_file)
     if settings.redis_address is not None:
         from lora_router.peering.redis_connection import check
 
         server = _redis_server(settings)
         assert server is not None  # noqa: S101 -- there is an address
         check(server)
+    return secret
 
 
 def make_peer_addresses(settings: Settings) -> AddressSource | None:

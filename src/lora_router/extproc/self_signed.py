@@ -4,11 +4,8 @@ Gateways that speak the endpoint-picker protocol connect to pickers over TLS by 
 verify what they present. The key never leaves the memory of the process.
 """
 
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 VALID_DAYS = 365
@@ -80,21 +77,3 @@ def _make(now: datetime) -> tuple[bytes, bytes]:
             serialization.NoEncryption(),
         ),
     )
-
-
-@contextmanager
-def readable(content: bytes) -> Iterator[str]:
-    """Yield a path with the content, for libraries that read files only. Nobody else can read it.
-
-    On Linux, the file exists in memory only.
-    """
-    if not hasattr(os, "memfd_create"):
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            yield file.name
-        return
-    with os.fdopen(os.memfd_create("tls"), "wb") as memory:
-        memory.write(content)
-        memory.flush()
-        yield f"/proc/self/fd/{memory.fileno()}"

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from lora_router.extproc.self_signed import SelfSigned, readable
+from lora_router.extproc.self_signed import SelfSigned
 from lora_router.extproc.transport_error import TlsFileError
 from lora_router.extproc.x509 import expires_at
+from lora_router.readable_content import readable
 from lora_router.yaml_document import YamlDocumentError, read_file
 
 _MAX_BYTES = 1024 * 1024

@@ -75,7 +75,8 @@ class Peering:
 
         Raises:
             RedisMissingError: The extra ``redis`` is needed and not installed.
-            PasswordError: The file with the password of the server cannot be used.
+            PasswordError: The file with the password of the server cannot be used. A worker reads
+                it for each connection only.
         """
         # Each run has a name of its own: what an earlier run reported is not true any more.
         worker = "" if place is None else f"worker-{place.number}-"
@@ -93,7 +94,8 @@ class Peering:
             self.service = PeerService(mesh, secret)
             self._connections.append(PeerClients(mesh, source, supervisor, tls=tls, secret=secret))
         if redis is not None:
-            check(redis)
+            if place is None:  # The parent has checked it for its workers.
+                check(redis)
             self.redis = RedisChannel(self.hub, redis, supervisor, secret=secret)
             self._connections.append(self.redis)
         if secret is not None:

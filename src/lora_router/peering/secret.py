@@ -39,27 +39,38 @@ def read_secrets(path: Path) -> tuple[bytes, ...]:
 class Secret:
     """The secrets in use and those before them, so that they can be changed while routers run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: tuple[bytes, ...] = ()) -> None:
         """Read the file.
 
+        Args:
+            path: The file.
+            kept: The secrets that another process of this router uses. They are accepted too, and
+                used while the file cannot be.
+
         Raises:
-            SecretError: It holds no usable secret.
+            SecretError: It holds no usable secret, and none was kept.
         """
         self.path = path
-        self._current = read_secrets(path)
-        self._accepted = self._current
+        try:
+            self.current = read_secrets(path)
+            """The secrets in use."""
+        except SecretError:
+            if not kept:
+                raise
+            self.current = kept
+        self._accepted = tuple(dict.fromkeys(self.current + kept))
         """Without those twice that are in use and were so before."""
 
     @property
     def header(self) -> str:
         """The value of the header that this router sends: it has the first secret of the file."""
-        return (_SCHEME + self._current[0]).decode("ascii")
+        return (_SCHEME + self.current[0]).decode("ascii")
 
     def use(self, *secrets: bytes) -> None:
         """Use other secrets. Those before them are accepted too."""
-        if secrets != self._current:
-            self._accepted = tuple(dict.fromkeys(secrets + self._current))
-            self._current = secrets
+        if secrets != self.current:
+            self._accepted = tuple(dict.fromkeys(secrets + self.current))
+            self.current = secrets
 
     def matches(self, header: bytes) -> bool:
         """Return whether a header has a secret. Takes the same time whatever the header is."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from lora_router.readable_content import readable
 from lora_router.supervision import Supervisor, every
 from lora_router.threads import in_thread
 from lora_router.yaml_document import YamlDocumentError, read_file
@@ -66,6 +67,8 @@ class Access:
 
     digest: bytes = b""
     """Identifies the contents."""
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """What the files contained, by setting."""
     tls: ssl.SSLContext | bool = True
     """``True``: the default of the HTTP client."""
     metrics_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -81,9 +84,15 @@ def load_access(options: AccessOptions, used: bytes | None = None) -> Access | N
         PodAccessError: A file cannot be read or used.
     """
     contents = _read(options)
-    digest = _digest(contents)
-    if digest == used:
-        return None
+    return None if _digest(contents) == used else access_of(options, contents)
+
+
+def access_of(options: AccessOptions, contents: Mapping[str, bytes]) -> Access:
+    """Return what is to be used with files that contain this, by setting.
+
+    Raises:
+        PodAccessError: They cannot be used.
+    """
     api_key = options.api_key.get_secret_value() if options.api_key is not None else None
     if options.api_key_file is not None:
         api_key = _token("pod_api_key_file", options.api_key_file, contents)
@@ -91,12 +100,7 @@ def load_access(options: AccessOptions, used: bytes | None = None) -> Access | N
     if options.metrics_token_file is not None:
         token = _token("pod_metrics_token_file", options.metrics_token_file, contents)
     tls = _context(options, contents)
-    # OpenSSL reads certificate and key itself, and they may be replaced in between.
-    if options.certificate_file is not None and _digest(_read(options)) != digest:
-        raise PodAccessError(
-            f"pod_tls_cert_file: {options.certificate_file}: changed while it was read"
-        )
-    return Access(digest, tls, _bearer(token), _bearer(api_key))
+    return Access(_digest(contents), contents, tls, _bearer(token), _bearer(api_key))
 
 
 class PodAccess:
@@ -106,6 +110,7 @@ class PodAccess:
         self,
         options: AccessOptions | None = None,
         *,
+        kept: Mapping[str, bytes] | None = None,
         interval: float = INTERVAL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,21 +118,29 @@ class PodAccess:
 
         Args:
             options: The files. Default: none.
+            kept: What they contained when they could last be used, for when they cannot be used
+                now.
             interval: Seconds between two reads of the files.
             clock: Returns seconds, monotonic.
 
         Raises:
-            PodAccessError: A file cannot be read or used.
+            PodAccessError: A file cannot be read or used, and nothing was kept.
         """
         self._options = options or AccessOptions()
         self._interval = interval
         self._clock = clock
         self._due = asyncio.Event()
         self._refused_since = 0.0
-        self.current = load_access(self._options) or Access()
-        """What to use now."""
         self.error: str | None = None
         """Why the files are not in use, or ``None`` if they are."""
+        try:
+            self.current = load_access(self._options) or Access()
+            """What to use now."""
+        except PodAccessError as error:
+            if kept is None:
+                raise
+            self.current = access_of(self._options, kept)
+            self._refused(error)
 
     @property
     def server_name(self) -> str | None:
@@ -168,11 +181,7 @@ class PodAccess:
         try:
             found = await in_thread(lambda: load_access(options, used), "pod-access")
         except PodAccessError as error:
-            if self.error is None:
-                self._refused_since = self._clock()
-            if str(error) != self.error:
-                self.error = str(error)
-                log.error("%s; what was read last stays in use", error)
+            self._refused(error)
             return
         if found is not None:
             self.current = found
@@ -180,6 +189,13 @@ class PodAccess:
         elif self.error is not None:
             log.info("the keys and certificates for pods are those in use again")
         self.error = None
+
+    def _refused(self, error: PodAccessError) -> None:
+        if self.error is None:
+            self._refused_since = self._clock()
+        if str(error) != self.error:
+            self.error = str(error)
+            log.error("%s; what was read last stays in use", error)
 
     async def _watch(self) -> None:
         await every(self._interval, self._due, self.look)
@@ -242,8 +258,12 @@ def _context(options: AccessOptions, contents: Mapping[str, bytes]) -> ssl.SSLCo
         context.verify_mode = ssl.CERT_NONE
     if options.certificate_file is not None:
         try:
-            # Without a password, OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(options.certificate_file, options.key_file, password=lambda: "")
+            with (
+                readable(contents["pod_tls_cert_file"]) as certificate,
+                readable(contents["pod_tls_key_file"]) as key,
+            ):
+                # Without a password, OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(certificate, key, password=lambda: "")
         except (OSError, ValueError) as error:
             raise PodAccessError(
                 f"pod_tls_cert_file: {options.certificate_file} and pod_tls_key_file: "

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from lora_router.extproc.tls import TlsContents
 from lora_router.fleet.pod import Pod
+from lora_router.workers.kept import NOTHING, Kept
 
 MAX_BYTES = 256 * 1024 * 1024
 """Length of a message: the longest is the list of models of a pod."""
@@ -31,8 +31,8 @@ class Start(_Message, frozen=True):
     """The settings, pickled."""
     host: str
     """Identifies this run of the parent."""
-    tls: TlsContents | None = None
-    """What the TLS files contained when they could last be used."""
+    kept: Kept = NOTHING
+    """What files contained when they could last be used."""
 
 
 class Pods(_Message, frozen=True):

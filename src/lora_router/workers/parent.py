@@ -38,6 +38,7 @@ from lora_router.peer_assembly import (
     make_peer_addresses,
     share_scrapes,
 )
+from lora_router.peering.secret_watch import SecretWatch
 from lora_router.readiness import RouterReadiness
 from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor, stop_part, unless
@@ -49,6 +50,7 @@ from lora_router.workers import messages
 from lora_router.workers.addresses import FoundAddresses
 from lora_router.workers.crew import Crew
 from lora_router.workers.handed_on import HandedOn
+from lora_router.workers.kept import Kept
 from lora_router.workers.kept_tls import KeptTls
 from lora_router.workers.listener import Listener
 from lora_router.workers.loading import AdaptersOfCrew
@@ -81,7 +83,7 @@ class Parent:
         # What workers load, too. An error is reported here, once.
         unused = make_fleet(settings)
         make_director(settings, unused, Telemetry(unused))
-        check_peers(settings)
+        self._secret = check_peers(settings)
         # Workers find out which pods fail: they see the answers.
         self.fleet = make_fleet(settings.model_copy(update={"outlier_ejection": False}))
         self.telemetry = Telemetry(self.fleet)
@@ -179,6 +181,8 @@ class Parent:
         self.watchdog.start()
         self.pod_access.warn()
         self.pod_access.start(self.supervisor)
+        if self._secret is not None:
+            SecretWatch(self._secret, self.supervisor).start()
         await self.admin.start()
         if self.adapters_file is not None:
             await self.adapters_file.start()
@@ -271,7 +275,11 @@ class Parent:
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
 
     async def _start_worker(self, number: int) -> WorkerProcess:
-        kept = None if self.tls is None else self.tls.contents
+        kept = Kept(
+            None if self.tls is None else self.tls.contents,
+            () if self._secret is None else self._secret.current,
+            dict(self.pod_access.current.contents),
+        )
         return await start_worker(number, self._settings, self._host, kept)
 
     async def _ask(self, question: bytes) -> Answered:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import lora_router
 from lora_router.config.settings import Settings
-from lora_router.extproc.tls import TlsContents
 from lora_router.workers import messages
 from lora_router.workers.descriptors import descriptor_pair, send_descriptor
 from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.kept import NOTHING, Kept
 
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 """Bytes of messages that wait for a worker to read them. With more, it is replaced."""
@@ -87,7 +87,7 @@ class WorkerProcess:
 
 
 async def start_worker(
-    number: int, settings: Settings, host: str, tls: TlsContents | None = None
+    number: int, settings: Settings, host: str, kept: Kept = NOTHING
 ) -> WorkerProcess:
     """Start the process of a worker, and send it the first message.
 
@@ -95,7 +95,7 @@ async def start_worker(
         number: The worker's number.
         settings: The settings of the router.
         host: Identifies this run of the parent.
-        tls: What the TLS files contained when they could last be used.
+        kept: What files contained when they could last be used.
 
     Raises:
         OSError: A limit of the system is reached.
@@ -127,7 +127,7 @@ async def start_worker(
         their_descriptors.close()
         os.close(their_lifeline)
     worker = WorkerProcess(process, control, our_descriptors, our_lifeline)
-    worker.send(messages.encode(messages.Start(number, pickle.dumps(settings), host, tls)))
+    worker.send(messages.encode(messages.Start(number, pickle.dumps(settings), host, kept)))
     return worker
 
 

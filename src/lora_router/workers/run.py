@@ -65,7 +65,7 @@ async def _serve(control: socket.socket, descriptors: socket.socket) -> int:
     configure_logging(settings.log_level, settings.log_format, f"worker {start.number}")
     try:
         worker = Worker(
-            start.number, settings, protocol, descriptors, start.host, os.environ, tls=start.tls
+            start.number, settings, protocol, descriptors, start.host, os.environ, kept=start.kept
         )
         loop.set_exception_handler(worker.supervisor.callback_failed)
         protocol.receive = lambda data: worker.receive(messages.from_parent(data))

@@ -12,7 +12,6 @@ from lora_router.admin.server import Readiness
 from lora_router.asking import Asking
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
-from lora_router.extproc.tls import TlsContents
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
 from lora_router.log_limit import LogLimit
@@ -36,6 +35,7 @@ from lora_router.workers.descriptors import (
     receive_descriptors,
 )
 from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.kept import NOTHING, Kept
 from lora_router.workers.loading import AdaptersOfWorker
 from lora_router.workers.merged_metrics import send_metrics
 from lora_router.workers.messages import (
@@ -87,7 +87,7 @@ class Worker(Front):
         host: str,
         environ: Mapping[str, str] = MappingProxyType({}),
         *,
-        tls: TlsContents | None = None,
+        kept: Kept = NOTHING,
     ) -> None:
         """Create the parts.
 
@@ -98,15 +98,16 @@ class Worker(Front):
             descriptors: Where the parent passes descriptors. It must not block.
             host: Identifies this run of the parent.
             environ: Where OpenTelemetry's variables are.
-            tls: What is used at the start if the TLS files cannot be.
+            kept: What is used at the start if the files cannot be.
 
         Raises:
-            SecretError, RedisMissingError, PasswordError: The settings of peers cannot be used.
+            SecretError, PodAccessError: A file cannot be used, and nothing was kept of it.
         """
         self._addresses = ToldAddresses()
         place = WorkerPlace(host, number, settings.workers)
-        super().__init__(settings, WorkerPeers(place, self._addresses), environ)
-        self._transport.kept_tls = tls
+        peers = WorkerPeers(place, self._addresses, kept.secrets)
+        super().__init__(settings, peers, environ, pod_files=kept.pod_files)
+        self._transport.kept_tls = kept.tls
         self._control = control
         self._descriptors = descriptors
         self._connections = 0

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from lora_router.extproc.self_signed import VALID_DAYS, SelfSigned, readable
+from lora_router.extproc.self_signed import VALID_DAYS, SelfSigned
 from lora_router.extproc.tls import load_tls, read_tls
+from lora_router.readable_content import readable
 
 DAY = 86400.0
 

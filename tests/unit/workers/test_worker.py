@@ -12,16 +12,18 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from lora_router.config.settings import Settings
-from lora_router.extproc.tls import TlsContents
 from lora_router.extproc.transport import PROCESS_PATH
 from lora_router.extproc.transport_error import TlsFileError
 from lora_router.fleet.pod import Pod
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
+from lora_router.peering.secret import SecretError
+from lora_router.scrape.pod_access import PodAccessError
 from lora_router.supervision import Supervisor
 from lora_router.workers import messages
 from lora_router.workers.descriptors import CONNECTION, descriptor_pair, send_descriptor
 from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.kept import NOTHING, Kept
 from lora_router.workers.kept_tls import KeptTls
 from lora_router.workers.messages import Status
 from lora_router.workers.worker import Worker
@@ -44,10 +46,10 @@ class Control(FramedProtocol):
 class Site:
     """A worker without a process of its own."""
 
-    def __init__(self, settings: Settings, tls: TlsContents | None = None) -> None:
+    def __init__(self, settings: Settings, kept: Kept = NOTHING) -> None:
         self.control = Control()
         self.parent, theirs = descriptor_pair()
-        self.worker = Worker(1, settings, self.control, theirs, "host", tls=tls)
+        self.worker = Worker(1, settings, self.control, theirs, "host", kept=kept)
         self._theirs = theirs
 
     def answers(self) -> list[messages.Metrics]:
@@ -148,7 +150,7 @@ async def test_while_the_tls_files_are_unusable_it_starts_with_what_the_parent_k
         KeptTls(replace(files, key=files.certificate), Supervisor()).start()
     kept.start()
     certificates.certificate.write_bytes(certificates.certificate.read_bytes()[:200])
-    message = messages.encode(messages.Start(1, b"", "host", kept.contents))
+    message = messages.encode(messages.Start(1, b"", "host", Kept(kept.contents)))
     start = messages.from_parent(message)
     assert isinstance(start, messages.Start)
     assert b"PRIVATE KEY" not in repr(start).encode()
@@ -162,7 +164,7 @@ async def test_while_the_tls_files_are_unusable_it_starts_with_what_the_parent_k
     with_nothing = Site(settings)
     with pytest.raises(TlsFileError):
         await with_nothing.worker.start()
-    site = Site(settings, start.tls)
+    site = Site(settings, start.kept)
     await site.worker.start()
     try:
         used = site.worker.transport.tls
@@ -236,3 +238,39 @@ async def test_it_is_a_router_of_its_own_among_the_peers_of_other_hosts(tmp_path
     finally:
         await worker.stop()
         site.close()
+
+
+async def test_while_keys_and_secrets_are_unusable_it_starts_with_what_the_parent_kept(
+    tmp_path: Path,
+) -> None:
+    key, secret = tmp_path / "key", tmp_path / "secret"
+    for file in (key, secret):
+        file.write_text("short and bad\n")
+    settings = Settings(
+        workers=2,
+        pod_api_key_file=key,
+        peers="127.0.0.1:1",
+        peer_secret_file=secret,
+        drain_timeout_seconds=0,
+    )
+    with pytest.raises(SecretError):
+        Site(settings)
+    secrets = (b"s" * 16,)
+    with pytest.raises(PodAccessError):
+        Site(settings, Kept(secrets=secrets))
+    kept = Kept(secrets=secrets, pod_files={"pod_api_key_file": b"key\n"})
+    start = messages.from_parent(messages.encode(messages.Start(1, b"", "host", kept)))
+    assert isinstance(start, messages.Start)
+    assert "ssss" not in repr(start)
+    site = Site(settings, start.kept)
+    access, peering = site.worker.pod_access, site.worker.peering
+    assert access.current.api_headers == {"authorization": "Bearer key"}
+    assert "pod_api_key_file" in str(access.status()["pod_access_error"])
+    assert peering is not None
+    assert peering.secret is not None
+    assert peering.secret.header == "Bearer " + "s" * 16
+    key.write_text("renewed")
+    await access.look()
+    assert access.current.api_headers == {"authorization": "Bearer renewed"}
+    assert not access.status()
+    site.close()
