@@ -159,12 +159,11 @@ class MadeRouter:
         self.asked.append((name, dict(query)))
         if name in self.answers:
             return Shown(json.dumps(self.answers[name]).encode())
-        kind, _, request_id = name.partition("/")
-        if request_id:
-            (row,) = (each for each in self.decisions if each["request_id"] == request_id)
+        if name == "decision":
+            (row,) = (each for each in self.decisions if each["request_id"] == query["id"])
             explained = {**row, "text": "", "candidates": [], "held_candidates": []}
             return Shown(json.dumps(explained).encode())
-        rows: list[Row] | None = getattr(self, kind, None)
+        rows: list[Row] | None = getattr(self, name, None)
         if rows is None:
             return Shown(b'{"error": "there is no such page"}', 404)
         for field in ("model", "pod"):

@@ -56,7 +56,7 @@ def telemetry_of_known_traffic() -> Telemetry:
             base_model="base",
             adapter="a",
             place="slot",
-            traceparent=f"00-{TRACE}-b7ad6b7169203331-01",
+            trace_id=TRACE,
         )
         log.decided(decision)
         log.ended(decision)
