@@ -18,3 +18,8 @@ def whole_number(text: str, least: int, most: int) -> int | None:
         return None
     number = int(digits)
     return number if least <= number <= most else None
+
+
+def is_port(text: str) -> bool:
+    """Return whether a text states a port from 1 to 65535, in at most five digits."""
+    return len(text) < 6 and whole_number(text, 1, 65535) is not None

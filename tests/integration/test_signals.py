@@ -36,6 +36,12 @@ def handles_hangups(process: asyncio.subprocess.Process) -> bool:
     return bool(int(fields["SigCgt"], 16) & 1)
 
 
+async def until_it_handles_hangups(process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(60):
+        while not handles_hangups(process):
+            await asyncio.sleep(0.001)
+
+
 def change(served: Served, **settings: object) -> None:
     """Change the file of settings."""
     document = yaml.safe_load(served.file.read_text()) | settings
@@ -92,9 +98,7 @@ async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) ->
     (tmp_path / "pods.yaml").write_text("pods: []")
     served = Served(tmp_path, {})
     async with served.run() as process:
-        async with asyncio.timeout(60):
-            while not handles_hangups(process):
-                await asyncio.sleep(0.001)
+        await until_it_handles_hangups(process)
         process.send_signal(signal.SIGHUP)
         await lines(process, "SIGHUP: reloading")
 
@@ -107,9 +111,7 @@ async def test_a_signal_during_the_start_ends_it_as_one_after_the_start(
     (tmp_path / "pods.yaml").write_text("pods: []")
     served = Served(tmp_path, {"workers": workers})
     async with served.run() as process:
-        async with asyncio.timeout(60):
-            while not handles_hangups(process):
-                await asyncio.sleep(0.001)
+        await until_it_handles_hangups(process)
         process.send_signal(number)
         assert await asyncio.wait_for(process.wait(), 60) == 0
     assert b"Traceback" not in served.output
@@ -119,9 +121,7 @@ async def test_two_signals_during_the_start_end_it_at_once(tmp_path: Path) -> No
     (tmp_path / "pods.yaml").write_text("pods: []")
     served = Served(tmp_path, {})
     async with served.run() as process:
-        async with asyncio.timeout(60):
-            while not handles_hangups(process):
-                await asyncio.sleep(0.001)
+        await until_it_handles_hangups(process)
         for number in (signal.SIGTERM, signal.SIGINT):
             process.send_signal(number)
         # A machine that is busy may deliver the second one late.

@@ -60,8 +60,12 @@ class Failure:
 
 def pause(failures: int, rng: random.Random, first: float, longest: float) -> float:
     """Return the seconds until the next attempt after so many failures in a row."""
-    seconds = min(longest, first * 2.0 ** min(failures - 1, 30))
-    return seconds * rng.uniform(1 - _JITTER, 1 + _JITTER)
+    return doubled(failures - 1, first, longest) * rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+
+def doubled(times: int, first: float, longest: float) -> float:
+    """Return a pause that is doubled so many times, up to the longest one."""
+    return min(longest, first * 2.0 ** min(times, 30))
 
 
 def refused_until(failures: Iterable[Failure]) -> float:
@@ -75,8 +79,7 @@ def refused_until(failures: Iterable[Failure]) -> float:
         return float("-inf")
     at, last = max(refused, key=lambda each: each[0])
     first, longest = _pauses(is_silent=last.is_silent)
-    doublings = min(30, len(refused) - FEW_PODS)
-    return at + min(longest, first * 2.0**doublings)
+    return at + doubled(len(refused) - FEW_PODS, first, longest)
 
 
 def _pauses(*, is_silent: bool) -> tuple[float, float]:

@@ -14,7 +14,7 @@ time, until one has it:
 
 from collections.abc import Callable, Mapping, Sized
 
-from lora_router.adapters.backoff import Failure, Failures, refused_until
+from lora_router.adapters.backoff import Failure, Failures, doubled, refused_until
 from lora_router.adapters.calls import Call
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.pod_loads import PodLoads
@@ -165,5 +165,5 @@ class Proofs:
     @staticmethod
     def _evicts_at(failures: Mapping[PodState, Failure]) -> float:
         count = sum(each.count for each in failures.values())
-        pause = FIRST_EVICT_SECONDS * 2.0 ** min(30, count - 1)
-        return max(each.at for each in failures.values()) + min(LONGEST_EVICT_SECONDS, pause)
+        last = max(each.at for each in failures.values())
+        return last + doubled(count - 1, FIRST_EVICT_SECONDS, LONGEST_EVICT_SECONDS)

@@ -8,6 +8,8 @@ from ipaddress import ip_address as parse_ip
 
 from pydantic import SecretStr
 
+from lora_router.whole_numbers import is_port
+
 LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 """The pattern of a label of a DNS name, and of a namespace."""
 
@@ -83,13 +85,7 @@ def hosts_and_ports(value: str) -> str:
     """Return one ``host:port``, or several joined by commas."""
     for each in value.split(","):
         host, _, port = each.strip().rpartition(":")
-        if not host or not (
-            port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
-        ):
+        if not host or not is_port(port):
             raise ValueError("must be host:port, or several joined by commas")
         host_name(host[1:-1] if host[0] == "[" and host[-1] == "]" else host)
     return value
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536

@@ -89,14 +89,10 @@ def too_large(query: RouteQuery, limit: int) -> Explanation:
         query: The request.
         limit: The bytes that a body may have.
     """
-    row = Explanation(
-        asked=query.model,
-        answer="refuse",
-        reason="body-too-large",
-        detail=f"a body may have at most {counted(limit, 'byte')} (setting max_body_bytes)",
+    most = counted(limit, "byte")
+    return _refused(
+        query, "body-too-large", f"a body may have at most {most} (setting max_body_bytes)"
     )
-    row.text = tell_now(row)
-    return row
 
 
 def bad_name(query: RouteQuery, wrong: str) -> Explanation:
@@ -106,12 +102,11 @@ def bad_name(query: RouteQuery, wrong: str) -> Explanation:
         query: The request.
         wrong: What is wrong with the name.
     """
-    row = Explanation(
-        asked=query.model,
-        answer="refuse",
-        reason="bad-model-name",
-        detail=f"the name of the model {wrong}",
-    )
+    return _refused(query, "bad-model-name", f"the name of the model {wrong}")
+
+
+def _refused(query: RouteQuery, reason: str, detail: str) -> Explanation:
+    row = Explanation(asked=query.model, answer="refuse", reason=reason, detail=detail)
     row.text = tell_now(row)
     return row
 

@@ -24,6 +24,7 @@ from lora_router.discovery.pod_object import (
     PodObject,
     PodSpec,
 )
+from lora_router.whole_numbers import is_port
 
 MAX_PORTS = 32
 """Ports of one pod. Each is a pod of the fleet, with series of metrics of its own."""
@@ -127,7 +128,7 @@ def _list(
         return None
     if len(text) <= _LONGEST_TEXT:
         items = [item.strip() for item in text.split(",")]
-        ports = tuple(int(item) for item in items if _is_port(item))
+        ports = tuple(int(item) for item in items if is_port(item))
         if len(ports) == len(items) == len(set(ports)):
             return ports
     problems.append(
@@ -141,11 +142,7 @@ def _port(labels: Mapping[str, str], label: str, default: int, problems: list[st
     text = labels.get(label)
     if text is None:
         return default
-    if _is_port(text):
+    if is_port(text):
         return int(text)
     problems.append(f"label {label}={text!r} must be a port from 1 to 65535; {default} is used")
     return default
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536

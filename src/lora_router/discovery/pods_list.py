@@ -12,6 +12,7 @@ from lora_router.discovery.pod_object import MAX_CPU_LORAS_LABEL, MODEL_LABEL
 from lora_router.fleet.engine_names import ENGINES, LOADS_WHEN_LISTED
 from lora_router.fleet.lora_spec import LABEL, PODS_FILE, LoraSpec
 from lora_router.fleet.pod import Pod, rank_name
+from lora_router.whole_numbers import is_port
 from lora_router.yaml_document import YamlDocumentError, is_whole_number, parse_yaml
 
 _KEYS = (
@@ -216,7 +217,7 @@ def parse_address(where: str, value: object) -> str:
             ip = str(ipaddress.IPv4Address(host))
     except ValueError:
         raise error from None
-    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+    if not is_port(port):
         raise error
     return f"{ip}:{int(port)}"
 

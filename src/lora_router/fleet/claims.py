@@ -19,13 +19,16 @@ _AT_ONCE = 256
 """How many claims are made in one step."""
 
 
+_Placed = tuple[tuple[int, float, str, str], Claim]
+"""A claim with its place."""
+
+
 class _Made(NamedTuple):
     """The claims of one peer."""
 
     received: Received
     """The share from which they follow."""
-    claims: Sequence[tuple[tuple[int, float, str, str], Claim]]
-    """Each with its place."""
+    claims: Sequence[_Placed]
 
 
 class Claims:
@@ -64,14 +67,9 @@ class Claims:
     ) -> Steps[None]:
         """Return the steps that make the claims of a peer. The arguments are those of ``of``."""
         share, into = received.share, self._made
-        claims = []
-        for number, (adapter, held) in enumerate(share.held.items(), 1):
-            fits = fits_of(adapter)
-            if (fits is None or fits) and not share.has_sent(adapter, held):
-                wanted = None if held.wanted is None else positions.get(held.wanted)
-                since = received.at - held.seconds
-                claim = Claim(since, share.router, adapter, wanted, (), fits, held.priority)
-                claims.append((place_of(claim), claim))
+        claims: list[_Placed] = []
+        for number, adapter in enumerate(share.held, 1):
+            claims += _claim(received, adapter, (), positions, fits_of)
             if number % _AT_ONCE == 0:
                 yield
         into[share.router] = _Made(received, claims)
@@ -108,28 +106,17 @@ class Claims:
                     claims[placed[1].adapter] = placed
         return [claim for _, claim in claims.values()]
 
-    def _own(
-        self, positions: Mapping[str, int], fits_of: FitsOf, now: float
-    ) -> Iterable[tuple[tuple[int, float, str, str], Claim]]:
-        """Yield this router's claims, each with its place."""
+    def _own(self, positions: Mapping[str, int], fits_of: FitsOf, now: float) -> Iterable[_Placed]:
+        """Yield this router's claims."""
         own = self._shares.own
         if own is None:
             return
-        share = own.share
         heard_by: dict[tuple[int, float], Collection[str]] = {}
-        for adapter, held in share.held.items():
-            fits = fits_of(adapter)
-            if share.has_sent(adapter, held) or not (fits is None or fits):
-                continue
+        for adapter in own.share.held:
             first = self._claimed[adapter]
             if first not in heard_by:
                 heard_by[first] = self._acknowledged_by(*first, now)
-            wanted = None if held.wanted is None else positions.get(held.wanted)
-            claim = Claim(
-                *(own.at - held.seconds, share.router, adapter, wanted, heard_by[first], fits),
-                priority=held.priority,
-            )
-            yield place_of(claim), claim
+            yield from _claim(own, adapter, heard_by[first], positions, fits_of)
 
     def _acknowledged_by(self, number: int, at: float, now: float) -> Collection[str]:
         """Return the peers that have acknowledged a claim that this router has reported.
@@ -150,3 +137,20 @@ class Claims:
             for name, received in self._shares.received.items()
             if received.share.heard.get(own.router, 0) >= number
         ]
+
+
+def _claim(
+    received: Received,
+    adapter: str,
+    heard_by: Collection[str],
+    positions: Mapping[str, int],
+    fits_of: FitsOf,
+) -> tuple[_Placed, ...]:
+    """Return the claim of a router to a slot for an adapter that it holds, if it needs one."""
+    share, held, fits = received.share, received.share.held[adapter], fits_of(adapter)
+    if share.has_sent(adapter, held) or not (fits is None or fits):
+        return ()
+    wanted = None if held.wanted is None else positions.get(held.wanted)
+    since = received.at - held.seconds
+    claim = Claim(since, share.router, adapter, wanted, heard_by, fits, held.priority)
+    return ((place_of(claim), claim),)

@@ -45,8 +45,12 @@ class FreeSlots:
                 or last[4] is not state.pod.ready
             ):
                 last = known[state] = _Free(
-                    *(beliefs.peers.reported, beliefs.foreign_adapters, beliefs.slots),
-                    *(beliefs.somebody_waits, state.pod.ready, free_slots(state)),
+                    beliefs.peers.reported,
+                    beliefs.foreign_adapters,
+                    beliefs.slots,
+                    beliefs.somebody_waits,
+                    state.pod.ready,
+                    free_slots(state),
                 )
             found.append(last[5])
         return found

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from lora_router.whole_numbers import is_port
+
 ONE, SENTINEL, CLUSTER = "one", "sentinel", "cluster"
 _KINDS = {"": ONE, "sentinel": SENTINEL, "cluster": CLUSTER}
 _PORTS = {ONE: 6379, SENTINEL: 26379, CLUSTER: 6379}
@@ -92,7 +94,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     host = host.strip("[]")
     if not host or not host.isprintable() or " " in host:
         raise AddressError("a host is missing or unusable")
-    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+    if not is_port(port):
         raise AddressError("a port must be from 1 to 65535")
     return host, int(port)
 

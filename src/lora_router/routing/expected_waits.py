@@ -91,9 +91,10 @@ class ExpectedWaits:
         if hold.wakes_on is WakesOn.ROOM:
             return self._for_room(question, candidates, now)
         queue = self._roll.queues.get(question)
-        if hold.reason == NO_ROOM and (of_adapter := self._for_room_like(question, queue, now)):
-            return of_adapter
-        wait = None if hold.reason == NO_ROOM else self._with_its_adapter(question, queue, now)
+        if hold.reason == NO_ROOM:
+            found = self._for_room_like(question, queue, now)
+            return self._by_place(question, queue, candidates, now) if found is None else found
+        wait = self._with_its_adapter(question, queue, now)
         if queue is not None and wait is not None:
             return wait
         own = self._by_place(question, queue, candidates, now)
@@ -110,25 +111,17 @@ class ExpectedWaits:
         one. If only lower ones wait, it is not known how much sooner it leaves than they do.
         """
         found: ExpectedWait | None = None
-        with closing(self._roll.in_order(question.model).in_turn()) as in_turn:
-            first = [] if queue is None else [queue]
-            for each in chain(first, islice(in_turn, _COMPARED)):
-                asked = each.question
-                if (
-                    asked[:WHO_ASKS] != question[:WHO_ASKS]
-                    or asked.tenant != question.tenant
-                    or each.hold.wakes_on is WakesOn.ROOM
-                    or each.hold.reason != NO_ROOM
-                ):
-                    continue
-                if asked.priority < question.priority:
-                    found = found or UNKNOWN
-                    continue
-                seconds = each.pace.seconds_for(len(each.requests), now)
-                if found is None or (seconds or 0.0) > (found.seconds or 0.0):
-                    retry = each.pace.retry_seconds(len(each.requests), now)
-                    overrun = None if each.line is None else each.line.pace.overrun
-                    found = ExpectedWait(seconds, overrun, priority=question.priority, retry=retry)
+        for each in self._of_its_adapter(question, queue):
+            if each.hold.reason != NO_ROOM or each.question.tenant != question.tenant:
+                continue
+            if each.question.priority < question.priority:
+                found = found or UNKNOWN
+                continue
+            seconds = each.pace.seconds_for(len(each.requests), now)
+            if found is None or (seconds or 0.0) > (found.seconds or 0.0):
+                retry = each.pace.retry_seconds(len(each.requests), now)
+                overrun = None if each.line is None else each.line.pace.overrun
+                found = ExpectedWait(seconds, overrun, priority=question.priority, retry=retry)
         return found
 
     def _with_its_adapter(
@@ -145,21 +138,31 @@ class ExpectedWaits:
             now: The time.
         """
         found: ExpectedWait | None = None
-        with closing(self._roll.in_order(question.model).in_turn()) as in_turn:
-            first = [] if queue is None else [queue]
-            for each in chain(first, islice(in_turn, _COMPARED)):
-                if each.question[:WHO_ASKS] != question[:WHO_ASKS]:
-                    continue
-                if (at := self._expected_at(each, now)) is None:
-                    continue
-                if each.hold.wakes_on is WakesOn.ROOM or each.hold.reason == NO_ROOM:
-                    continue
-                wait = self._of_queue(each, at, now)
-                if wait.seconds is None:
-                    return wait
-                if found is None or wait.seconds < (found.seconds or 0.0):
-                    found = wait
+        for each in self._of_its_adapter(question, queue):
+            if each.hold.reason == NO_ROOM or (at := self._expected_at(each, now)) is None:
+                continue
+            wait = self._of_queue(each, at, now)
+            if wait.seconds is None:
+                return wait
+            if found is None or wait.seconds < (found.seconds or 0.0):
+                found = wait
         return found
+
+    def _of_its_adapter(self, question: Question, queue: Queue | None) -> Iterator[Queue]:
+        """Yield the first queues for the same adapter and pods, whoever asks.
+
+        Those that wait for room like requests of a base model are left out.
+
+        Args:
+            question: What is asked.
+            queue: The queue that asks the same, which is the first one; ``None``: there is none.
+        """
+        with closing(self._roll.in_order(question.model).in_turn()) as in_turn:
+            own = () if queue is None else (queue,)
+            for each in chain(own, islice(in_turn, _COMPARED)):
+                is_same = each.question[:WHO_ASKS] == question[:WHO_ASKS]
+                if is_same and each.hold.wakes_on is not WakesOn.ROOM:
+                    yield each
 
     def _expected_at(self, queue: Queue, now: float) -> float | None:
         """Return when the first request of a queue is expected to leave; ``None``: nobody knows."""

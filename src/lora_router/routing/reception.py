@@ -271,9 +271,10 @@ class Reception:
         self._resolve(held, self._refuse(held.question, held.request, refused))
 
     def _follow(self, held: Held) -> bool:
-        """Let a request wait for the declared version of its adapter; return whether it does now.
+        """Move a request to the declared version of its adapter; return whether it was moved.
 
-        It waited for another version, which was declared before, and which no pod has any more.
+        It waited for another version, which was declared before, and which no pod has any more. It
+        is then asked for, or waits until a pod has the new one.
         """
         before = held.question.model
         model = None if held.queue is None else self._names.declared_instead(before)

@@ -1,8 +1,4 @@
-"""The last TLS files that could be used, for workers that start while the files cannot.
-
-A worker that has ended is replaced at any time, also while a certificate is on disk whose key is
-not written yet. It then uses what the others use.
-"""
+"""The last TLS files that could be used, for workers that start while they cannot (``kept``)."""
 
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.tls import TlsContents, TlsIdentity, TlsSource, load_tls
